@@ -1,0 +1,168 @@
+"""The columns a report is made of, and the order they are kept in.
+
+An *entry* is a node or a leaf. Entries are kept in preorder, children in flatten order: an entry's subtree is
+the half-open range from itself to its `end`, and the leaves, read left to right, are in JAX's flatten order.
+No JAX here, and no meaning: what a code stands for is in `_leaf`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leafreport._leaf import Node, Path, Spec
+
+Ints = npt.NDArray[np.int32]
+_NO_PARENT = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """A tree as arrays: 16 bytes an entry, and each distinct name, spec and node once.
+
+    Attributes:
+        parent: i32[entries], the parent's entry; -1 for the root.
+        end: i32[entries], one past the last entry of the subtree.
+        name: i32[entries], which of `names`; the root's is not used.
+        code: i32[entries], a leaf's place in `specs`, or ~place in `nodes` for a node.
+        names: distinct path steps.
+        specs: distinct leaf specs.
+        nodes: distinct node types.
+        first: i32[leaves] or None, for each leaf the first leaf that is the same object; None when none is shared.
+    """
+
+    parent: Ints
+    end: Ints
+    name: Ints
+    code: Ints
+    names: tuple[str, ...]
+    specs: tuple[Spec, ...]
+    nodes: tuple[Node, ...]
+    first: Ints | None = None
+
+    def __post_init__(self) -> None:
+        for column in (self.parent, self.end, self.name, self.code, self.first):
+            if column is not None:
+                column.flags.writeable = False
+
+    @cached_property
+    def leaves(self) -> Ints:
+        """The leaves' entries: i32[leaves]."""
+        return np.flatnonzero(self.code >= 0).astype(np.int32)
+
+    @cached_property
+    def leaf_start(self) -> Ints:
+        """How many leaves come before each entry: i32[entries + 1]."""
+        start = np.zeros(len(self.code) + 1, np.int32)
+        np.cumsum(self.code >= 0, out=start[1:])
+        return start
+
+    @cached_property
+    def _children(self) -> tuple[Ints, Ints]:
+        # Sorted by parent, stably: siblings stay in flatten order. The root comes first (parent -1).
+        order = np.argsort(self.parent, kind="stable").astype(np.int32)
+        start = np.searchsorted(self.parent[order], np.arange(len(order) + 1)).astype(np.int32)
+        return order, start
+
+    def children(self, entry: int) -> Ints:
+        """The entries of a node's children, in flatten order."""
+        order, start = self._children
+        return order[start[entry] : start[entry + 1]]
+
+    def path(self, entry: int) -> Path:
+        """The path of an entry, from the root."""
+        steps: list[str] = []
+        while (parent := int(self.parent[entry])) != _NO_PARENT:
+            steps.append(self.names[self.name[entry]])
+            entry = parent
+        return tuple(reversed(steps))
+
+    def same(self, other: "Columns") -> bool:
+        """Whether both hold the same tree, however their tables are numbered."""
+        if len(self.code) != len(other.code) or not np.array_equal(self.parent, other.parent):
+            return False
+        if (self.first is None) != (other.first is None):
+            return False
+        if self.first is not None and not np.array_equal(self.first, other.first):  # type: ignore[arg-type]
+            return False
+        if not np.array_equal(self.name[1:], _renumbered(other.name[1:], other.names, self.names)):
+            return False
+        leaf, other_leaf = self.code >= 0, other.code >= 0
+        return (
+            np.array_equal(leaf, other_leaf)
+            and np.array_equal(
+                self.code[leaf], _renumbered(other.code[other_leaf], other.specs, self.specs)
+            )
+            and np.array_equal(
+                ~self.code[~leaf], _renumbered(~other.code[~other_leaf], other.nodes, self.nodes)
+            )
+        )
+
+
+def _renumbered(codes: Ints, table: Sequence[Any], wanted: Sequence[Any]) -> Ints:
+    place = {value: i for i, value in enumerate(wanted)}
+    return np.array([place.get(value, -1) for value in table], np.int32)[codes]
+
+
+def preorder(
+    counts: Ints, levels: Sequence[int], name: Ints, code: Ints
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Entries listed level by level, put into preorder.
+
+    Args:
+        counts: i32[entries], how many children each entry has. Children are listed in their parents' order.
+        levels: where each level starts, and at the end the number of entries.
+        name: i32[entries].
+        code: i32[entries].
+
+    Returns:
+        `parent, end, name, code` in preorder, and i32[leaves]: for each leaf its place among the leaves as listed.
+        Cost: linear, in NumPy, with a constant number of calls a level.
+    """
+    total = len(counts)
+    first_child = np.empty(total + 1, np.int32)
+    first_child[0] = 1
+    np.cumsum(counts, out=first_child[1:])
+    first_child[1:] += 1
+    bounds = list(zip(levels[:-1], levels[1:], strict=True))
+    size = np.ones(total, np.int32)
+    for start, stop in reversed(bounds[:-1]):
+        below = _running(size[stop : first_child[stop]])
+        edges = first_child[start : stop + 1] - stop
+        size[start:stop] += below[edges[1:]] - below[edges[:-1]]
+    place = np.zeros(total, np.int32)
+    for start, stop in bounds[:-1]:
+        below = _running(size[stop : first_child[stop]])
+        base = place[start:stop] + 1 - below[first_child[start:stop] - stop]
+        place[stop : first_child[stop]] = np.repeat(base, counts[start:stop]) + below[:-1]
+    order = np.empty(total, np.int32)
+    order[place] = np.arange(total, dtype=np.int32)
+    parent = np.empty(total, np.int32)
+    parent[0] = _NO_PARENT
+    parent[1:] = np.repeat(place, counts)
+    code_out = code[order]
+    leaf_number = np.cumsum(code >= 0, dtype=np.int32) - 1
+    return (
+        parent[order],
+        np.arange(total, dtype=np.int32) + size[order],
+        name[order],
+        code_out,
+        leaf_number[order][code_out >= 0],
+    )
+
+
+def subtree_ends(parent: Ints) -> Ints:
+    """The `end` column from the `parent` column, for entries already in preorder."""
+    size = [1] * len(parent)
+    for entry, above in zip(range(len(parent) - 1, 0, -1), parent[:0:-1].tolist(), strict=True):
+        size[above] += size[entry]
+    return np.arange(len(parent), dtype=np.int32) + np.array(size, np.int32)
+
+
+def _running(values: Ints) -> Ints:
+    out = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(values, out=out[1:])
+    return out

@@ -1,0 +1,101 @@
+"""The order leaves are shown in, and the names they are shown by."""
+
+from functools import cached_property
+
+import numpy as np
+
+from leafreport._columns import Columns, Ints
+from leafreport._leaf import display_name, natural_key
+
+
+class Display:
+    """Natural sibling order over columns that are kept in flatten order.
+
+    JAX sorts dict keys as text, which puts `Dense_10` before `Dense_2`. Siblings that stand in text order are
+    shown in natural order; any other order (fields, lists, an OrderedDict, int keys) is someone's choice and kept.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Distinct path steps, escaped."""
+        return list(map(display_name, self._columns.names))
+
+    @cached_property
+    def _rank(self) -> Ints | None:
+        """i32[entries]: sorting siblings by it, stably, gives the order shown; None when that is flatten order."""
+        columns = self._columns
+        if len(columns.code) < 3:
+            return None
+        order, _ = columns._children
+        name, parent = columns.name[order[1:]], columns.parent[order[1:]]
+        siblings = parent[1:] == parent[:-1]
+        natural = _ranks(sorted(columns.names, key=natural_key), columns.names)
+        wrong = siblings & (natural[name[1:]] < natural[name[:-1]])
+        if not wrong.any():
+            return None
+        text = _ranks(sorted(columns.names), columns.names)
+        chosen = np.zeros(len(columns.code), np.bool_)
+        chosen[parent[1:][siblings & (text[name[1:]] < text[name[:-1]])]] = True
+        rank = np.zeros(len(columns.code), np.int32)
+        rank[order[1:]] = np.where(chosen[parent], 0, natural[name])
+        return rank if rank.any() else None
+
+    def children(self, entry: int) -> list[int]:
+        """The entries of a node's children, as shown."""
+        found = self._columns.children(entry)
+        if self._rank is not None:
+            found = found[np.argsort(self._rank[found], kind="stable")]
+        return found.tolist()
+
+    @cached_property
+    def leaf_order(self) -> Ints:
+        """i32[leaves]: the leaves' numbers, in the order shown."""
+        columns = self._columns
+        count = len(columns.leaves)
+        if self._rank is None:
+            return np.arange(count, dtype=np.int32)
+        order = np.lexsort((self._rank, columns.parent))
+        size = (columns.end - np.arange(len(columns.end)))[order]
+        before = np.cumsum(size) - size
+        parent = columns.parent[order]
+        opens = np.r_[True, parent[1:] != parent[:-1]]
+        since = np.maximum.accumulate(np.where(opens, np.arange(len(order)), 0))
+        offset = np.empty(len(order), np.int64)
+        offset[order] = 1 + before - before[since]
+        offset[0] = 0
+        place = [0] * len(order)
+        for entry, (above, step) in enumerate(
+            zip(columns.parent.tolist(), offset.tolist(), strict=True)
+        ):
+            place[entry] = place[above] + step
+        return np.argsort(np.array(place)[columns.leaves], kind="stable").astype(np.int32)
+
+    def leaf_names(self) -> list[str]:
+        """Every leaf's whole path as shown, in flatten order."""
+        columns, names = self._columns, self.names
+        if columns.code[0] >= 0:
+            return ["(root)"]
+        prefix = {0: ""}
+        out: list[str] = []
+        for entry, (above, name, code) in enumerate(
+            zip(
+                columns.parent[1:].tolist(),
+                columns.name[1:].tolist(),
+                columns.code[1:].tolist(),
+                strict=True,
+            ),
+            1,
+        ):
+            if code < 0:
+                prefix[entry] = f"{prefix[above]}{names[name]}/"
+            else:
+                out.append(prefix[above] + names[name])
+        return out
+
+
+def _ranks(ordered: list[str], names: tuple[str, ...]) -> Ints:
+    place = {name: i for i, name in enumerate(ordered, 1)}
+    return np.array([place[name] for name in names], np.int32)

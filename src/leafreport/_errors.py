@@ -1,0 +1,59 @@
+"""Every exception leafreport raises.
+
+Each derives from `LeafReportError` and from the builtin that fits, so callers can catch either.
+Messages say what was asked, what was found, why it cannot be and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LeafReportError(Exception):
+    """Base of every error leafreport raises on purpose."""
+
+
+class FlattenError(LeafReportError, ValueError):
+    """The tree cannot be flattened: unsortable keys, a cycle, or too deep for JAX."""
+
+
+class PathError(LeafReportError, LookupError):
+    """No leaf has the path asked for, or several have."""
+
+
+class PatternError(LeafReportError, ValueError):
+    """A select pattern is not a valid glob or regular expression."""
+
+
+class ReportFormatError(LeafReportError, ValueError):
+    """A saved report is damaged, or of a schema this version does not know."""
+
+
+class TargetError(LeafReportError, ValueError):
+    """A command-line target does not lead to a tree."""
+
+
+class StackError(LeafReportError, ValueError):
+    """The stack asked for cannot be built: a bad seed, layer count or sample input."""
+
+
+class AdapterError(LeafReportError, LookupError):
+    """No adapter has the name asked for, or the one that has it does not load."""
+
+
+class FrameworkMissingError(LeafReportError, ImportError):
+    """The adapter is there; the framework it builds with is not installed."""
+
+
+class DifferenceError(LeafReportError, AssertionError):
+    """`assert_same` found differences; the message lists every one."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause naming the closest known words, or the empty string.
+
+    >>> nearest("flaks", ["flax", "haiku"])
+    ' Did you mean flax?'
+    """
+    # difflib is quadratic in the words' length: names of thousands of characters are cut first.
+    close = get_close_matches(word[:200], [name[:200] for name in known], n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""

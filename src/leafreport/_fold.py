@@ -1,0 +1,192 @@
+"""A report's tree as rows, with isomorphic siblings folded into one.
+
+Siblings fold when they differ by a number in the name and agree in everything under it: sub-paths, node types,
+shapes, dtypes, kinds and shardings. One that differs keeps a row of its own, and so stands out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leafreport._columns import Columns, Ints
+from leafreport._display import Display
+from leafreport._leaf import display_path, escape
+from leafreport._render._rows import Row
+from leafreport._totals import Sums, Totals
+
+_NUMBER = re.compile("([0-9]+)")
+_MOST_RUNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    label: str
+    entries: tuple[int, ...]
+
+
+def tree_rows(
+    columns: Columns, display: Display, totals: Totals, *, fold: bool, depth: int | None = None
+) -> list[Row]:
+    """Every entry as a row, in the order shown.
+
+    Args:
+        columns: the report's columns.
+        display: its order and names.
+        totals: its sums.
+        fold: show isomorphic siblings once. Cost: one pass over all entries, about 2 us a node.
+        depth: leave out what is deeper; the rows above still sum everything below them.
+    """
+    signature = _signatures(columns) if fold else None
+    sharding = [escape(str(spec.sharding or "")) for spec in columns.specs]
+    rows: list[Row] = []
+    stack = [(_Group("(root)", (0,)), 0)]
+    while stack:
+        group, level = stack.pop()
+        entry = group.entries[0]
+        code = int(columns.code[entry])
+        sums = _together(totals, group.entries)
+        is_leaf = code >= 0
+        closed = not is_leaf and depth is not None and level >= depth
+        detail = sharding[code] if is_leaf else columns.nodes[~code].type
+        if is_leaf and columns.first is not None and len(group.entries) == 1:
+            detail = ", ".join(filter(None, [detail, _shared_note(columns, columns.first, entry)]))
+        rows.append(
+            Row(
+                depth=level,
+                label=group.label,
+                path=columns.path(entry),
+                times=len(group.entries),
+                leaf_count=sums.leaf_count,
+                param_count=sums.param_count,
+                nbytes=sums.nbytes,
+                repeated_nbytes=sums.repeated_nbytes,
+                spec=columns.specs[code] if is_leaf else None,
+                detail=detail,
+                closed=closed,
+            )
+        )
+        if not is_leaf and not closed:
+            children = display.children(entry)
+            names = display.names
+            if signature is None:
+                groups = [_Group(names[columns.name[child]], (child,)) for child in children]
+            else:
+                groups = _groups(columns, children, names, signature)
+            stack.extend((child, level + 1) for child in reversed(groups))
+    return rows
+
+
+def _shared_note(columns: Columns, shared: Ints, entry: int) -> str:
+    leaf = int(columns.leaf_start[entry])
+    first = int(shared[leaf])
+    if first == leaf:
+        return ""
+    return f"same array as {display_path(columns.path(int(columns.leaves[first])))}"
+
+
+def _together(totals: Totals, entries: Sequence[int]) -> Sums:
+    if len(entries) == 1:
+        return totals.within(entries[0])
+    return Sums(*map(sum, zip(*map(totals.within, entries), strict=True)))
+
+
+def _signatures(columns: Columns) -> list[int]:
+    """i[entries]: equal where two subtrees are isomorphic."""
+    shapes: dict[object, int] = {}
+    of_spec = [
+        shapes.setdefault((spec.kind, spec.dtype, spec.shape, spec.sharding), len(shapes))
+        for spec in columns.specs
+    ]
+    order, start = columns._children
+    name = columns.name[order]
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    at = place.tolist()
+    bounds = start.tolist()
+    codes = columns.code.tolist()
+    # Of each child its signature, where the child stands in `order`: a node's children are one slice.
+    found = np.empty(len(order), np.int32)
+    out = [0] * len(codes)
+    known: dict[object, int] = {}
+    for entry in range(len(codes) - 1, -1, -1):
+        code = codes[entry]
+        if code >= 0:
+            signature = of_spec[code]
+        else:
+            low, high = bounds[entry], bounds[entry + 1]
+            key = (code, name[low:high].tobytes(), found[low:high].tobytes())
+            signature = known.setdefault(key, len(shapes) + len(known))
+        out[entry] = signature
+        found[at[entry]] = signature
+    return out
+
+
+def _groups(
+    columns: Columns, children: list[int], names: list[str], signature: list[int]
+) -> list[_Group]:
+    """Siblings in the order shown, those of one numbered family folded where the first of them stands."""
+    families: dict[object, list[tuple[int, list[str]]]] = {}
+    for child in children:
+        parts = _NUMBER.split(columns.names[columns.name[child]])
+        families.setdefault((signature[child], *parts[::2]), []).append((child, parts))
+    groups: dict[int, _Group] = {}
+    for members in families.values():
+        for group in _by_last_varying(members):
+            first = group[0][0]
+            if len(group) == 1:
+                groups[first] = _Group(names[columns.name[first]], (first,))
+            else:
+                groups[first] = _Group(_label(group), tuple(child for child, _ in group))
+    return [groups[child] for child in children if child in groups]
+
+
+_Member = tuple[int, list[str]]
+
+
+def _by_last_varying(members: list[_Member]) -> list[list[_Member]]:
+    if len(members) == 1:
+        return [members]
+    numbers = range(1, len(members[0][1]), 2)
+    varying = [i for i in numbers if len({parts[i] for _, parts in members}) > 1]
+    if not varying:  # one name twice, which a keyed class may give
+        return [[member] for member in members]
+    last = varying[-1]
+    out: dict[object, list[_Member]] = {}
+    for member in members:
+        parts = member[1]
+        out.setdefault((*parts[:last], *parts[last + 1 :]), []).append(member)
+    folded: list[list[_Member]] = []
+    for group in out.values():
+        if len({parts[last] for _, parts in group}) == len(group):
+            folded.append(group)
+        else:
+            folded += [[member] for member in group]
+    return folded
+
+
+def _label(group: list[_Member]) -> str:
+    first = group[0][1]
+    place = next(i for i in range(1, len(first), 2) if first[i] != group[1][1][i])
+    before, after = "".join(first[:place]), "".join(first[place + 1 :])
+    runs = _runs([parts[place] for _, parts in group])
+    return f"{escape(before)}{{{runs}}}{escape(after)}"
+
+
+def _runs(numbers: list[str]) -> str:
+    """Numbers as runs.
+
+    >>> _runs(["0", "1", "2", "5"])
+    '0..2,5'
+    """
+    runs: list[list[str]] = []
+    for number in sorted(numbers, key=lambda n: (len(n.lstrip("0")), n.lstrip("0"), n)):
+        if runs and len(number) < 18 and int(number) - 1 == int(runs[-1][-1]):
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs[:_MOST_RUNS]]
+    if len(runs) > _MOST_RUNS:
+        shown.append(f"... {sum(map(len, runs[_MOST_RUNS:]))} more")
+    return ",".join(shown)

@@ -1,0 +1,103 @@
+"""Sums over a report's leaves: exact at any size, each distinct array once."""
+
+from functools import cached_property
+from itertools import accumulate, chain
+from typing import NamedTuple
+
+import numpy as np
+
+from leafreport._columns import Columns, Ints
+
+
+class Sums(NamedTuple):
+    """What a set of leaves adds up to; of several leaves that are one array only the first counts."""
+
+    leaf_count: int
+    param_count: int
+    nbytes: int
+    repeated_nbytes: int
+
+
+class Totals:
+    """Sums over the whole tree and over any subtree, the latter in constant time after one pass."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    @cached_property
+    def _codes(self) -> Ints:
+        return self._columns.code[self._columns.leaves]
+
+    @cached_property
+    def distinct(self) -> np.ndarray:
+        """bool[leaves]: false for a leaf that is the same object as an earlier one."""
+        first = self._columns.first
+        if first is None:
+            return np.ones(len(self._codes), np.bool_)
+        return first == np.arange(len(first))
+
+    def counted(self, *, repeats: bool = False) -> list[int]:
+        """How many leaves have each spec: the distinct ones, or the repeats."""
+        chosen = self._codes[~self.distinct if repeats else self.distinct]
+        return np.bincount(chosen, minlength=len(self._columns.specs)).tolist()
+
+    @cached_property
+    def whole(self) -> Sums:
+        """The sums over every leaf."""
+        specs = self._columns.specs
+        counted = list(zip(self.counted(), specs, strict=True))
+        repeats = zip(self.counted(repeats=True), specs, strict=True)
+        return Sums(
+            len(self._codes),
+            sum(n * (spec.size or 0) for n, spec in counted if spec.kind == "array"),
+            sum(n * (spec.nbytes or 0) for n, spec in counted),
+            sum(n * (spec.nbytes or 0) for n, spec in repeats),
+        )
+
+    def device_nbytes(self) -> dict[int, int]:
+        """Bytes on each device, by device id; devices of an abstract mesh are numbered from 0."""
+        out: dict[int, int] = {}
+        for n, spec in zip(self.counted(), self._columns.specs, strict=True):
+            if n and spec.devices and spec.device_nbytes is not None:
+                for device in spec.device_ids or range(spec.devices):
+                    out[device] = out.get(device, 0) + n * spec.device_nbytes
+        return dict(sorted(out.items()))
+
+    def replicated_nbytes(self) -> int:
+        """Bytes on all devices beyond one copy of each array."""
+        return sum(
+            n * (spec.devices * spec.device_nbytes - spec.nbytes)
+            for n, spec in zip(self.counted(), self._columns.specs, strict=True)
+            if spec.devices and spec.device_nbytes is not None and spec.nbytes is not None
+        )
+
+    def within(self, entry: int) -> Sums:
+        """The sums over one entry's subtree."""
+        start = self._columns.leaf_start
+        low, high = int(start[entry]), int(start[self._columns.end[entry]])
+        params, nbytes, repeated = self._running
+        return Sums(
+            high - low,
+            int(params[high]) - int(params[low]),
+            int(nbytes[high]) - int(nbytes[low]),
+            int(repeated[high]) - int(repeated[low]),
+        )
+
+    @cached_property
+    def _running(self) -> tuple["np.ndarray | list[int]", ...]:
+        specs = self._columns.specs
+        params = [spec.size or 0 if spec.kind == "array" else 0 for spec in specs]
+        nbytes = [spec.nbytes or 0 for spec in specs]
+        return (
+            self._sum(params, self.distinct),
+            self._sum(nbytes, self.distinct),
+            self._sum(nbytes, ~self.distinct),
+        )
+
+    def _sum(self, amounts: list[int], chosen: np.ndarray) -> "np.ndarray | list[int]":
+        # NumPy where the sum cannot pass 64 bits; Python's integers where an abstract tree is that large.
+        if sum(n * a for n, a in zip(np.bincount(self._codes, minlength=len(amounts)).tolist(), amounts, strict=True)) < 2**62:
+            per_leaf = np.array(amounts, np.int64)[self._codes] if amounts else np.zeros(0, np.int64)
+            return np.concatenate([np.zeros(1, np.int64), np.cumsum(per_leaf * chosen)])
+        each = (amounts[c] if keep else 0 for c, keep in zip(self._codes.tolist(), chosen.tolist(), strict=True))
+        return list(accumulate(chain([0], each)))
