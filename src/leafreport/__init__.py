@@ -1,4 +1,97 @@
-"""What is in a JAX pytree, what will be written, what is on disk, and do they agree."""
+"""What is in a JAX pytree, what will be written, what is on disk, and do they agree.
+
+Every name is imported when it is first used: `import leafreport` loads no JAX and no NumPy.
+"""
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+
+if _TYPE_CHECKING:
+    from leafreport._adapter import Adapter as Adapter
+    from leafreport._adapter import adapter as adapter
+    from leafreport._adapter import adapters as adapters
+    from leafreport._diff import LeafDiff as LeafDiff
+    from leafreport._diff import assert_same as assert_same
+    from leafreport._diff import diff as diff
+    from leafreport._errors import AdapterError as AdapterError
+    from leafreport._errors import DifferenceError as DifferenceError
+    from leafreport._errors import FlattenError as FlattenError
+    from leafreport._errors import FrameworkMissingError as FrameworkMissingError
+    from leafreport._errors import LeafReportError as LeafReportError
+    from leafreport._errors import PathError as PathError
+    from leafreport._errors import PatternError as PatternError
+    from leafreport._errors import ReportFormatError as ReportFormatError
+    from leafreport._errors import StackError as StackError
+    from leafreport._errors import TargetError as TargetError
+    from leafreport._flatten import report as report
+    from leafreport._leaf import Leaf as Leaf
+    from leafreport._model import Model as Model
+    from leafreport._report import LeafReport as LeafReport
+    from leafreport._stack import leaf_count as leaf_count
+
+_HOME = {
+    "Adapter": "_adapter",
+    "adapter": "_adapter",
+    "adapters": "_adapter",
+    "LeafDiff": "_diff",
+    "assert_same": "_diff",
+    "diff": "_diff",
+    "AdapterError": "_errors",
+    "DifferenceError": "_errors",
+    "FlattenError": "_errors",
+    "FrameworkMissingError": "_errors",
+    "LeafReportError": "_errors",
+    "PathError": "_errors",
+    "PatternError": "_errors",
+    "ReportFormatError": "_errors",
+    "StackError": "_errors",
+    "TargetError": "_errors",
+    "report": "_flatten",
+    "Leaf": "_leaf",
+    "Model": "_model",
+    "LeafReport": "_report",
+    "leaf_count": "_stack",
+}
+
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "DifferenceError",
+    "FlattenError",
+    "FrameworkMissingError",
+    "Leaf",
+    "LeafDiff",
+    "LeafReport",
+    "LeafReportError",
+    "Model",
+    "PathError",
+    "PatternError",
+    "ReportFormatError",
+    "StackError",
+    "TargetError",
+    "adapter",
+    "adapters",
+    "assert_same",
+    "diff",
+    "leaf_count",
+    "report",
+]
+
+__version__ = "0.1.0"
+
+
+if not _TYPE_CHECKING:  # to a type checker it would make every misspelt name right
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            from leafreport._errors import nearest
+
+            raise AttributeError(f"module 'leafreport' has no attribute {name!r}.{nearest(name, _HOME)}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(f"leafreport.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -8,6 +8,7 @@ No JAX here, and no meaning: what a code stands for is in `_leaf`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Columns:
         names: distinct path steps.
         specs: distinct leaf specs.
         nodes: distinct node types.
-        first: i32[leaves] or None, for each leaf the first leaf that is the same object; None when none is shared.
+        first: i32[leaves], for each leaf the first leaf that is the same object; None when none is shared.
     """
 
     parent: Ints
@@ -93,9 +94,7 @@ class Columns:
         leaf, other_leaf = self.code >= 0, other.code >= 0
         return (
             np.array_equal(leaf, other_leaf)
-            and np.array_equal(
-                self.code[leaf], _renumbered(other.code[other_leaf], other.specs, self.specs)
-            )
+            and np.array_equal(self.code[leaf], _renumbered(other.code[other_leaf], other.specs, self.specs))
             and np.array_equal(
                 ~self.code[~leaf], _renumbered(~other.code[~other_leaf], other.nodes, self.nodes)
             )
@@ -119,7 +118,7 @@ def preorder(
         code: i32[entries].
 
     Returns:
-        `parent, end, name, code` in preorder, and i32[leaves]: for each leaf its place among the leaves as listed.
+        `parent, end, name, code` in preorder, and i32[leaves]: each leaf's place among the leaves as listed.
         Cost: linear, in NumPy, with a constant number of calls a level.
     """
     total = len(counts)
@@ -127,7 +126,7 @@ def preorder(
     first_child[0] = 1
     np.cumsum(counts, out=first_child[1:])
     first_child[1:] += 1
-    bounds = list(zip(levels[:-1], levels[1:], strict=True))
+    bounds = list(pairwise(levels))
     size = np.ones(total, np.int32)
     for start, stop in reversed(bounds[:-1]):
         below = _running(size[stop : first_child[stop]])
@@ -160,6 +159,44 @@ def subtree_ends(parent: Ints) -> Ints:
     for entry, above in zip(range(len(parent) - 1, 0, -1), parent[:0:-1].tolist(), strict=True):
         size[above] += size[entry]
     return np.arange(len(parent), dtype=np.int32) + np.array(size, np.int32)
+
+
+def signatures(
+    columns: Columns,
+    leaf: Sequence[int],
+    node: Sequence[int],
+    name: Ints,
+    known: dict[object, int],
+) -> list[int]:
+    """i[entries]: equal where two subtrees have equal names below them, equal nodes and equal leaves.
+
+    Args:
+        columns: a tree.
+        leaf: what a leaf is told by, for each spec.
+        node: what a node is told by, for each node type.
+        name: i32[entries], the names, numbered alike over all trees that are compared.
+        known: the signatures given so far; shared between trees that are compared.
+    """
+    order, start = columns._children
+    name = name[order]
+    at = np.empty(len(order), np.int32)
+    at[order] = np.arange(len(order), dtype=np.int32)
+    place, bounds, codes = at.tolist(), start.tolist(), columns.code.tolist()
+    # Each child's signature, where the child stands in `order`: a node's children are one slice.
+    found = np.empty(len(order), np.int32)
+    out = [0] * len(codes)
+    for entry in range(len(codes) - 1, -1, -1):
+        code = codes[entry]
+        key: object
+        if code >= 0:
+            key = leaf[code]
+        else:
+            low, high = bounds[entry], bounds[entry + 1]
+            key = (node[~code], name[low:high].tobytes(), found[low:high].tobytes())
+        signature = known.setdefault(key, len(known))
+        out[entry] = signature
+        found[place[entry]] = signature
+    return out
 
 
 def _running(values: Ints) -> Ints:

@@ -12,6 +12,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from leafreport._columns import Ints
@@ -116,9 +117,7 @@ def _bulk(kind: type) -> Iterator[_Way]:
         # A SingleDeviceSharding is compared in Python and every array may have its own: its parts are not.
         yield (
             operator.attrgetter("aval", "_sharding._device", "_sharding._memory_kind"),
-            lambda key: _jax_array(
-                key[0], jax.sharding.SingleDeviceSharding(key[1], memory_kind=key[2])
-            ),
+            lambda key: _jax_array(key[0], jax.sharding.SingleDeviceSharding(key[1], memory_kind=key[2])),
         )
         yield operator.attrgetter("aval", "sharding"), lambda key: _jax_array(*key)
     elif kind in (bool, int, float, complex):
@@ -201,7 +200,7 @@ def _array(
 
 def _is_key(dtype: Any) -> bool:
     try:
-        return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key))
+        return bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
     except TypeError:  # another library's dtype
         return False
 
@@ -247,9 +246,7 @@ def _layout(sharding: Any, shape: tuple[int, ...]) -> _Layout:
     return _Layout(record, block, mesh.size, _device_ids(sharding))
 
 
-def _spec_axes(
-    spec: jax.sharding.PartitionSpec, shape: tuple[int, ...]
-) -> tuple[tuple[str, ...], ...]:
+def _spec_axes(spec: jax.sharding.PartitionSpec, shape: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
     axes = [_axes(entry) for entry in spec]
     return tuple(axes + [()] * (len(shape) - len(axes)))
 
@@ -264,6 +261,7 @@ def _axes(entry: Any) -> tuple[str, ...]:
 
 def _device_ids(sharding: jax.sharding.Sharding) -> tuple[int, ...] | None:
     try:
-        return tuple(sorted(device.id for device in sharding.device_set))
+        devices: set[Any] = sharding.device_set
+        return tuple(sorted(device.id for device in devices))
     except (ValueError, AttributeError, NotImplementedError):  # a mesh of no real devices
         return None

@@ -12,7 +12,8 @@ class Display:
     """Natural sibling order over columns that are kept in flatten order.
 
     JAX sorts dict keys as text, which puts `Dense_10` before `Dense_2`. Siblings that stand in text order are
-    shown in natural order; any other order (fields, lists, an OrderedDict, int keys) is someone's choice and kept.
+    shown in natural order; any other order (fields, lists, an OrderedDict, int keys) is someone's choice and
+    kept.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -25,7 +26,7 @@ class Display:
 
     @cached_property
     def _rank(self) -> Ints | None:
-        """i32[entries]: sorting siblings by it, stably, gives the order shown; None when that is flatten order."""
+        """i32[entries]: siblings sorted by it, stably, are in the order shown; None when flatten order is."""
         columns = self._columns
         if len(columns.code) < 3:
             return None
@@ -48,7 +49,8 @@ class Display:
         found = self._columns.children(entry)
         if self._rank is not None:
             found = found[np.argsort(self._rank[found], kind="stable")]
-        return found.tolist()
+        shown: list[int] = found.tolist()
+        return shown
 
     @cached_property
     def leaf_order(self) -> Ints:
@@ -67,9 +69,7 @@ class Display:
         offset[order] = 1 + before - before[since]
         offset[0] = 0
         place = [0] * len(order)
-        for entry, (above, step) in enumerate(
-            zip(columns.parent.tolist(), offset.tolist(), strict=True)
-        ):
+        for entry, (above, step) in enumerate(zip(columns.parent.tolist(), offset.tolist(), strict=True)):
             place[entry] = place[above] + step
         return np.argsort(np.array(place)[columns.leaves], kind="stable").astype(np.int32)
 

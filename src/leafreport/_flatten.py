@@ -19,8 +19,8 @@ import numpy as np
 from jax import tree_util
 
 from leafreport._columns import Columns, preorder
-from leafreport._errors import FlattenError
 from leafreport._describe import Table, describe, type_name
+from leafreport._errors import FlattenError
 from leafreport._leaf import Node, NodeKind, Path, display_path
 from leafreport._model import Model
 from leafreport._report import LeafReport
@@ -107,7 +107,7 @@ class _IsNode(dict[type, bool]):
     """Whether a class is an inner node, asked of JAX once a class."""
 
     def __missing__(self, kind: type) -> bool:
-        self[kind] = node = tree_util.default_registry.is_node(kind)
+        self[kind] = node = bool(tree_util.default_registry.is_node(kind))
         return node
 
 
@@ -150,7 +150,7 @@ class _Walk:
         return children
 
     def _open_dicts(self, nodes: list[Any]) -> list[Any] | None:
-        """A level of plain dicts with str keys, without a step of Python for each; None where it is not one."""
+        """A level of plain dicts of str keys, without a step of Python for each; None where it is not one."""
         if set(map(type, nodes)) != {dict}:
             return None
         try:
@@ -202,9 +202,10 @@ class _Walk:
             found = list(found)
         except Exception as error:
             raise _unflattenable(self.tree, node, error) from error
-        if issubclass(kind, tuple) and aux is kind and hasattr(kind, "_fields"):
+        fields = getattr(kind, "_fields", None)
+        if issubclass(kind, tuple) and aux is kind and fields is not None:
             # JAX 0.10.2 gives every field of a namedtuple the first one's name where it gives keys.
-            ids = self.name_ids(map(_text, kind._fields))
+            ids = self.name_ids(map(_text, fields))
             code = self.code("namedtuple", type_name(kind), "attribute" if found else "")
             if len(ids) == len(found):
                 self._classes[kind] = (tuple.__iter__, ids, code)
@@ -232,7 +233,7 @@ class _Walk:
             named = [(str(i), "index") for i in range(len(found))]
         names = tuple(name for name, _ in named)
         keys = "|".join(sorted({key for _, key in named}))
-        family = "dict" if kind.__module__ in _STANDARD and issubclass(kind, dict) else "custom"
+        family: NodeKind = "dict" if kind.__module__ in _STANDARD and issubclass(kind, dict) else "custom"
         ids, code = self.name_ids(names), self.code(family, type_name(kind), keys)
         if is_dataclass(kind) and keys == "attribute":
             # Asking for keys makes an object a child, which costs more than all the rest. A dataclass'
@@ -373,7 +374,8 @@ def _endless(tree: Any) -> FlattenError:
             inner, outer = tuple(steps), tuple(steps[: above[id(node)]])
             return FlattenError(
                 f"the tree contains itself: {display_path(inner[-8:])} is the same object as "
-                f"{display_path(outer[-8:])}, so it has no end. Break the cycle, or hold one of the two outside."
+                f"{display_path(outer[-8:])}, so it has no end. Break the cycle, or hold one of the two "
+                "outside."
             )
         if id(node) in done:
             node = None

@@ -1,16 +1,14 @@
 """A report's tree as rows, with isomorphic siblings folded into one.
 
-Siblings fold when they differ by a number in the name and agree in everything under it: sub-paths, node types,
-shapes, dtypes, kinds and shardings. One that differs keeps a row of its own, and so stands out.
+Siblings fold when they differ by a number in the name and agree in everything under it: sub-paths, node
+types, shapes, dtypes, kinds and shardings. One that differs keeps a row of its own, and so stands out.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from leafreport._columns import Columns, Ints
+from leafreport._columns import Columns, Ints, signatures
 from leafreport._display import Display
 from leafreport._leaf import display_path, escape
 from leafreport._render._rows import Row
@@ -95,37 +93,14 @@ def _together(totals: Totals, entries: Sequence[int]) -> Sums:
 def _signatures(columns: Columns) -> list[int]:
     """i[entries]: equal where two subtrees are isomorphic."""
     shapes: dict[object, int] = {}
-    of_spec = [
+    leaf = [
         shapes.setdefault((spec.kind, spec.dtype, spec.shape, spec.sharding), len(shapes))
         for spec in columns.specs
     ]
-    order, start = columns._children
-    name = columns.name[order]
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    at = place.tolist()
-    bounds = start.tolist()
-    codes = columns.code.tolist()
-    # Of each child its signature, where the child stands in `order`: a node's children are one slice.
-    found = np.empty(len(order), np.int32)
-    out = [0] * len(codes)
-    known: dict[object, int] = {}
-    for entry in range(len(codes) - 1, -1, -1):
-        code = codes[entry]
-        if code >= 0:
-            signature = of_spec[code]
-        else:
-            low, high = bounds[entry], bounds[entry + 1]
-            key = (code, name[low:high].tobytes(), found[low:high].tobytes())
-            signature = known.setdefault(key, len(shapes) + len(known))
-        out[entry] = signature
-        found[at[entry]] = signature
-    return out
+    return signatures(columns, leaf, range(len(columns.nodes)), columns.name, {})
 
 
-def _groups(
-    columns: Columns, children: list[int], names: list[str], signature: list[int]
-) -> list[_Group]:
+def _groups(columns: Columns, children: list[int], names: list[str], signature: list[int]) -> list[_Group]:
     """Siblings in the order shown, those of one numbered family folded where the first of them stands."""
     families: dict[object, list[tuple[int, list[str]]]] = {}
     for child in children:

@@ -1,14 +1,15 @@
 """A report as JSON and back, exactly.
 
-One document: the totals, every node, every leaf, and which leaves share an array. Pure ASCII. Rows are flat and
-point at their parents, so that depth costs nothing; a row says its facts by name, so that `jq` can read it.
+One document: the totals, every node, every leaf, and which leaves share an array. Pure ASCII. Rows are flat
+and point at their parents, so that depth costs nothing; a row says its facts by name, so that `jq` can read
+it.
 """
 
 import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -58,21 +59,20 @@ def dump(columns: Columns) -> str:
         above = prefix[parent]
         path = f"{above}, {step}" if above and step else above or step
         if code < 0:
-            nodes.append(
-                f'{{"path": [{path}], "parent": {number[parent]}, "first_leaf": {len(leaves)}, {node_text[~code]}'
-            )
+            head = f'{{"path": [{path}], "parent": {number[parent]}, "first_leaf": {len(leaves)}'
+            nodes.append(f"{head}, {node_text[~code]}")
             number[entry] = len(nodes) - 1
             prefix[entry] = path
         else:
             leaves.append(f'{{"path": [{path}], "parent": {number[parent]}, {spec_text[code]}')
-    head = {
+    sums_row = {
         "schema": SCHEMA,
         "leaf_count": sums.leaf_count,
         "param_count": sums.param_count,
         "nbytes": sums.nbytes,
         "repeated_nbytes": sums.repeated_nbytes,
     }
-    lines = [json.dumps(head)[:-1]]
+    lines = [json.dumps(sums_row)[:-1]]
     for title, body in (("nodes", nodes), ("leaves", leaves), ("shared", _shared_rows(columns))):
         text = ",\n".join(body)
         lines.append(f'"{title}": [\n{text}\n]' if body else f'"{title}": []')
@@ -105,9 +105,7 @@ def _spec_fields(spec: Spec) -> dict[str, Any]:
             "mesh": [[_string(axis), size] for axis, size in spec.sharding.mesh],
             "spec": [list(map(_string, axes)) for axes in spec.sharding.spec],
             "axis_types": list(map(_string, spec.sharding.axis_types)),
-            "memory_kind": None
-            if spec.sharding.memory_kind is None
-            else _string(spec.sharding.memory_kind),
+            "memory_kind": None if spec.sharding.memory_kind is None else _string(spec.sharding.memory_kind),
         }
     for name in ("shard_shape", "device_nbytes", "devices", "device_ids"):
         if (value := getattr(spec, name)) is not None:
@@ -122,7 +120,7 @@ def _node_fields(node: Node) -> dict[str, Any]:
 # --- Reading ------------------------------------------------------------------------------------------------
 
 
-class _Bad(Exception):
+class _Bad(Exception):  # noqa: N818  # what is wrong, not an error of its own: `load` makes that
     """What is wrong with a document; `load` says where it came from."""
 
 
@@ -347,7 +345,7 @@ def _optional(value: Any, read: Callable[[Any, str], Any], what: str) -> Any:
     return None if value is None else read(value, what)
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return type(value) is int
 
 

@@ -34,8 +34,7 @@ class Sharding:
         if not self.mesh:
             return self.type
         parts = [
-            "None" if not axes else axes[0] if len(axes) == 1 else f"({','.join(axes)})"
-            for axes in self.spec
+            "None" if not axes else axes[0] if len(axes) == 1 else f"({','.join(axes)})" for axes in self.spec
         ]
         sizes = ",".join(f"{name}:{size}" for name, size in self.mesh)
         return f"P({','.join(parts)}) over {sizes}"

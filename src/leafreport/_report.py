@@ -1,5 +1,6 @@
 """`LeafReport`: what a tree holds, once read. Plain Python and NumPy; knows no JAX and holds no leaf."""
 
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from leafreport._fold import tree_rows
 from leafreport._leaf import Leaf, Node, Path, display_path
 from leafreport._render._html import tree_html
 from leafreport._render._rows import Row
-from leafreport._render._table import table_csv, table_markdown, table_text
+from leafreport._render._table import Table, table_csv, table_markdown, table_text
 from leafreport._tables import Sort
 from leafreport._totals import Sums, Totals
 
@@ -119,9 +120,7 @@ class LeafReport:
             return ((),)
         above: dict[int, Path] = {0: ()}
         out: list[Path] = []
-        rows = zip(
-            columns.parent.tolist(), columns.name.tolist(), columns.code.tolist(), strict=True
-        )
+        rows = zip(columns.parent.tolist(), columns.name.tolist(), columns.code.tolist(), strict=True)
         for entry, (parent, name, code) in enumerate(rows):
             if entry:
                 path = (*above[parent], columns.names[name])
@@ -164,9 +163,7 @@ class LeafReport:
         shown = display_path((path,) if isinstance(path, str) else tuple(path))
         if found:
             where = ", ".join(
-                f"leaves[{n}] {self.leaves[n].path!r}"
-                if isinstance(path, str)
-                else f"leaves[{n}]"
+                f"leaves[{n}] {self.leaves[n].path!r}" if isinstance(path, str) else f"leaves[{n}]"
                 for n in found[:10]
             )
             raise PathError(f"{len(found)} leaves are at {shown}: {where}. Ask for one by its number.")
@@ -204,8 +201,8 @@ class LeafReport:
 
         A glob is matched against the whole name (the path joined by "/"): `*` and `?` stay within one step,
         `**` crosses steps, `[ab]` is a set. `**/kernel` is every leaf called kernel, `params/**` everything
-        under params. With the prefix `re:`, a regular expression found anywhere in the name. Without patterns,
-        every leaf.
+        under params. With the prefix `re:`, a regular expression found anywhere in the name. Without
+        patterns, every leaf.
 
         Raises:
             PatternError: a pattern cannot be read.
@@ -296,17 +293,15 @@ class LeafReport:
         """The table of `to_text` in Markdown."""
         return table_markdown(self._table(fold=fold, depth=depth, sort=sort, max_rows=max_rows))
 
-    def to_csv(
-        self, *, depth: int | None = None, sort: Sort = "path", max_rows: int | None = None
-    ) -> str:
+    def to_csv(self, *, depth: int | None = None, sort: Sort = "path", max_rows: int | None = None) -> str:
         """One record a leaf (or a group, with `depth`), raw numbers, no totals.
 
         Names are escaped as in the other formats; `steps` is the exact path, a JSON list.
         """
         if depth is not None:
             return table_csv(self._table(depth=depth, sort=sort, max_rows=max_rows, units=False))
-        parts = (self._columns, self._display, self._totals)
-        return table_csv(_tables.csv_table(*parts, sort=sort, max_rows=max_rows))
+        table = _tables.csv_table(self._columns, self._display, sort=sort, max_rows=max_rows)
+        return table_csv(table)
 
     def _table(
         self,
@@ -316,7 +311,7 @@ class LeafReport:
         sort: Sort = "path",
         max_rows: int | None = None,
         units: bool = True,
-    ) -> _tables.Table:
+    ) -> Table:
         if depth is not None:
             return _tables.group_table(
                 self._groups(depth), self._totals, sort=sort, max_rows=max_rows, units=units
@@ -324,17 +319,25 @@ class LeafReport:
         make = _tables.folded_table if fold else _tables.leaf_table
         return make(self._columns, self._display, self._totals, sort=sort, max_rows=max_rows)
 
-    def to_tree(self, *, fold: bool = True, depth: int | None = None, color: bool = False) -> str:
+    def to_tree(
+        self,
+        *,
+        fold: bool = True,
+        depth: int | None = None,
+        max_rows: int | None = None,
+        color: bool = False,
+    ) -> str:
         """The tree as text, drawn by treescope: a line a row, each with its sums.
 
         Args:
             fold: show isomorphic siblings once.
             depth: subtrees deeper than this are closed.
+            max_rows: rows past this many are left out, and counted.
             color: with ANSI colours.
         """
         from leafreport._render._treescope import tree_text  # treescope takes 0.5 s to import
 
-        return tree_text(self._rows(fold=fold, depth=depth), color=color)
+        return tree_text(self._rows(fold=fold, depth=depth), max_rows=max_rows, color=color)
 
     def to_html(self, *, fold: bool = True, depth: int | None = None) -> str:
         """One self-contained page that needs no script: the tree, foldable, and the totals."""
@@ -357,8 +360,7 @@ class LeafReport:
             OSError: the file cannot be read.
         """
         if isinstance(source, PathLike):
-            with open(source, "rb") as file:
-                source = file.read()
+            source = pathlib.Path(source).read_bytes()
         if isinstance(source, bytes):
             try:
                 source = source.decode()

@@ -14,8 +14,8 @@ _Matcher = Callable[[str], object]
 def matcher(pattern: str) -> _Matcher:
     """A test for one pattern, on the path joined by "/".
 
-    A glob: `*` and `?` stay within one step, `**` crosses steps (none, one or many), `[ab]` is a set. With the
-    prefix `re:` a regular expression, found anywhere in the name.
+    A glob: `*` and `?` stay within one step, `**` crosses steps (none, one or many), `[ab]` is a set. With
+    the prefix `re:` a regular expression, found anywhere in the name.
 
     Raises:
         PatternError: the pattern cannot be read.
@@ -67,7 +67,7 @@ def _glob(pattern: str) -> str:
 
 
 def chosen(names: Iterable[str], include: Iterable[str], exclude: Iterable[str]) -> np.ndarray:
-    """bool[leaves]: names that some include pattern takes (all, where there is none) and no exclude pattern."""
+    """bool[leaves]: names some include pattern takes (all, where there is none) and no exclude pattern."""
     takes = [matcher(pattern) for pattern in include]
     drops = [matcher(pattern) for pattern in exclude]
     return np.fromiter(

@@ -79,16 +79,13 @@ def leaf_table(
         made.append(column("sharding", lambda spec: escape(str(spec.sharding or ""))))
     if columns.first is not None:
         first = columns.first.tolist()
-        made.append(
-            Column("shared with", [names[first[n]] if first[n] != n else "" for n in order])
-        )
+        made.append(Column("shared with", [names[first[n]] if first[n] != n else "" for n in order]))
     return Table(tuple(made), footer(totals, shown=hidden))
 
 
 def csv_table(
     columns: Columns,
     display: Display,
-    totals: Totals,
     *,
     sort: Sort = "path",
     max_rows: int | None = None,
@@ -164,7 +161,7 @@ def folded_table(
     sort: Sort = "path",
     max_rows: int | None = None,
 ) -> Table:
-    """One line for each leaf of the folded tree; a line's numbers are those of all the leaves it stands for."""
+    """One line a leaf of the folded tree; a line's numbers are those of all the leaves it stands for."""
     lines: list[tuple[str, int, Spec, str]] = []
     trail: list[Row] = []
     for row in tree_rows(columns, display, totals, fold=True):

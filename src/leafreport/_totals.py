@@ -1,10 +1,12 @@
 """Sums over a report's leaves: exact at any size, each distinct array once."""
 
+import operator
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from leafreport._columns import Columns, Ints
 
@@ -34,12 +36,14 @@ class Totals:
         first = self._columns.first
         if first is None:
             return np.ones(len(self._codes), np.bool_)
-        return first == np.arange(len(first))
+        heads: npt.NDArray[np.bool_] = first == np.arange(len(first))
+        return heads
 
     def counted(self, *, repeats: bool = False) -> list[int]:
         """How many leaves have each spec: the distinct ones, or the repeats."""
         chosen = self._codes[~self.distinct if repeats else self.distinct]
-        return np.bincount(chosen, minlength=len(self._columns.specs)).tolist()
+        counted: list[int] = np.bincount(chosen, minlength=len(self._columns.specs)).tolist()
+        return counted
 
     @cached_property
     def whole(self) -> Sums:
@@ -96,8 +100,9 @@ class Totals:
 
     def _sum(self, amounts: list[int], chosen: np.ndarray) -> "np.ndarray | list[int]":
         # NumPy where the sum cannot pass 64 bits; Python's integers where an abstract tree is that large.
-        if sum(n * a for n, a in zip(np.bincount(self._codes, minlength=len(amounts)).tolist(), amounts, strict=True)) < 2**62:
+        counts = np.bincount(self._codes, minlength=len(amounts)).tolist()
+        if sum(map(operator.mul, counts, amounts)) < 2**62:
             per_leaf = np.array(amounts, np.int64)[self._codes] if amounts else np.zeros(0, np.int64)
             return np.concatenate([np.zeros(1, np.int64), np.cumsum(per_leaf * chosen)])
-        each = (amounts[c] if keep else 0 for c, keep in zip(self._codes.tolist(), chosen.tolist(), strict=True))
-        return list(accumulate(chain([0], each)))
+        rows = zip(self._codes.tolist(), chosen.tolist(), strict=True)
+        return list(accumulate((amounts[code] if keep else 0 for code, keep in rows), initial=0))

@@ -1,4 +1,4 @@
-"""A tree of rows as one static page: `<details>` fold it, so no script is needed; it follows light and dark."""
+"""A tree of rows as one static page. `<details>` fold it: no script is needed. It follows light and dark."""
 
 from collections.abc import Sequence
 from html import escape as html_escape
@@ -23,11 +23,12 @@ _STYLE = """
 def tree_html(rows: Sequence[Row], footer: Sequence[str] = ()) -> str:
     """A whole page, self-contained. Rows past the first few levels are folded; nothing is left out."""
     drawn = list(shallow(rows))
-    out = [
+    head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>leafreport</title>\n'
         f'<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<div class="leafreport">'
-    ]
+    )
+    out = [head]
     depths: list[int] = []
     for i, row in enumerate(drawn):
         while depths and depths[-1] >= row.depth:

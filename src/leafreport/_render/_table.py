@@ -73,7 +73,7 @@ def table_markdown(table: Table) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """RFC 4180 with "\\n" line ends: a header and one record a row; no footer."""
+    """RFC 4180 with newlines as line ends: a header and one record a row; no footer."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.title for column in table.columns])

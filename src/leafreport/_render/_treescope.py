@@ -9,16 +9,18 @@ from typing import Any
 from treescope import lowering
 from treescope import rendering_parts as parts
 
-from leafreport._render._rows import DEEPEST, Row, facts, shallow, title
+from leafreport._render._rows import DEEPEST, Row, facts, plural, shallow, title
 
 # Rows beyond this are drawn here, in the same form: treescope takes 0.1 to 0.4 ms a row.
 _MOST_DRAWN = 3_000
 _MOST_OPEN = 40
 
 
-def tree_text(rows: Sequence[Row], *, color: bool = False) -> str:
+def tree_text(rows: Sequence[Row], *, max_rows: int | None = None, color: bool = False) -> str:
     """The tree as text, one line a row, two spaces a level."""
     drawn = list(shallow(rows))
+    hidden = 0 if max_rows is None else max(len(drawn) - max(max_rows, 1), 0)
+    drawn = drawn[: len(drawn) - hidden]
     if len(drawn) <= _MOST_DRAWN:
         text = lowering.render_to_text_as_root(_nested(drawn, open_rows=len(drawn)).renderable)
         lines = text.split("\n")
@@ -26,6 +28,8 @@ def tree_text(rows: Sequence[Row], *, color: bool = False) -> str:
         lines = [f"{'  ' * row.depth}{title(row)}  {facts(row)}" for row in drawn]
     if color:
         lines = [_colored(line, row) for line, row in zip(lines, drawn, strict=True)]
+    if hidden:
+        lines.append(f"... {plural(hidden, 'row')} more not shown; the sums have all")
     return "\n".join(lines) + "\n"
 
 

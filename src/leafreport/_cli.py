@@ -1,0 +1,316 @@
+"""The command `leafreport`: arguments, output streams and exit codes. JAX is imported only by what needs it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from leafreport._report import LeafReport
+
+_FORMATS = ("text", "tree", "json", "csv", "markdown", "html")
+_SLOW_SECONDS = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    0 done (for `diff`: same); 1 `diff` found differences; 2 trouble, said in one line on standard error.
+    """
+    arguments = _parser().parse_args(argv)
+    if "jax" not in sys.modules and "platform" in arguments:
+        # Looking at a model never takes an accelerator from a running job.
+        os.environ["JAX_PLATFORMS"] = arguments.platform
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has left, as `head` does. Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  # the command never shows a traceback
+        print(f"leafreport: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    from leafreport._errors import LeafReportError
+    from leafreport._leaf import escape
+
+    text = " ".join(str(error).splitlines())
+    if not isinstance(error, LeafReportError):
+        text = f"{type(error).__name__}: {text}"
+    return "\\".join(escape(part) for part in text.split("\\"))  # messages are escaped where they quote names
+
+
+# --- Arguments ----------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"leafreport: error: {message}. See {self.prog} --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="leafreport",
+        description="What is in a JAX pytree: leaves, paths, shapes, dtypes, bytes; and do two trees agree.",
+        epilog="A TARGET is a saved report (FILE.json, or - for standard input) or pkg.module:name: a tree, a "
+        "model, or a factory, which is traced without making an array.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    stack = commands.add_parser("stack", help="build a stack of Dense layers, show it and count its leaves")
+    stack.set_defaults(run=_stack)
+    stack.add_argument("--layers", type=float, default=4, help="how many layers (default 4)")
+    stack.add_argument("--features", type=int, default=8, help="their width D (default 8)")
+    stack.add_argument("--batch", type=int, default=4, help="rows of the sample input (default 4)")
+    stack.add_argument("--seed", type=float, default=0, help="for jax.random.PRNGKey (default 0)")
+    stack.add_argument("--backend", default="flax", help="the framework to build with (default flax)")
+    _add_view(stack, default="tree")
+
+    show = commands.add_parser("show", help="show what is in a target")
+    show.set_defaults(run=_show)
+    show.add_argument("target", metavar="TARGET")
+    _add_view(show, default="text")
+
+    compare = commands.add_parser("diff", help="compare two targets: exit 0 same, 1 different, 2 trouble")
+    compare.set_defaults(run=_diff)
+    compare.add_argument("left", metavar="LEFT")
+    compare.add_argument("right", metavar="RIGHT")
+    compare.add_argument("--format", choices=("text", "json"), default="text")
+    compare.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    compare.add_argument("--max-rows", type=_count, metavar="N", help="show N differences at most")
+    compare.add_argument("-q", "--quiet", action="store_true", help="print nothing; the exit code tells")
+    _add_selection(compare)
+    _add_common(compare)
+
+    listing = commands.add_parser("adapters", help="list the backends installed")
+    listing.set_defaults(run=_adapters)
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _add_view(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--format", choices=_FORMATS, default=default, help=f"(default {default})")
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
+    parser.add_argument("--depth", type=_count, metavar="N", help="sum up what is deeper than N steps")
+    parser.add_argument("--sort", choices=("path", "bytes", "params"), default="path")
+    parser.add_argument("--max-rows", type=_count, metavar="N", help="show N rows at most; totals have all")
+    parser.add_argument(
+        "--fold",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show repeated siblings once (default: only on a terminal)",
+    )
+    _add_selection(parser)
+    _add_common(parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only leaves whose name this takes (*, ?, [set], ** crosses steps; re:REGEX); repeatable",
+    )
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="no such leaves")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+    parser.add_argument("--platform", default="cpu", help="what JAX may run on (default cpu)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        import leafreport
+
+        print(f"leafreport {leafreport.__version__}")
+        sys.exit(0)
+
+
+# --- Commands -----------------------------------------------------------------------------------------------
+
+
+def _stack(arguments: argparse.Namespace) -> int:
+    import jax
+
+    from leafreport._errors import StackError
+    from leafreport._flatten import report
+    from leafreport._stack import count_array, stack
+
+    for option in ("features", "batch"):
+        if (value := getattr(arguments, option)) < (1 if option == "features" else 0):
+            raise StackError(f"--{option} is {value}: the sample input has shape (batch, features).")
+    sample = jax.ShapeDtypeStruct((arguments.batch, arguments.features), "float32")
+    with _progress("building the stack"):
+        model = stack(arguments.seed, sample, arguments.layers, backend=arguments.backend, abstract=True)
+        built = report(model)
+    _print_view(built, arguments)
+    if arguments.format in ("text", "tree"):
+        print(count_array(built))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from leafreport._target import load
+
+    with _progress(f"reading {arguments.target}"):
+        found = load(arguments.target)
+    _print_view(found, arguments)
+    return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from leafreport._diff import diff
+    from leafreport._target import load
+
+    with _progress(f"comparing {arguments.left} with {arguments.right}"):
+        left = _selected(load(arguments.left), arguments)
+        right = _selected(load(arguments.right), arguments)
+        found = diff(left, right)
+    if arguments.quiet:
+        pass
+    elif arguments.format == "json":
+        sys.stdout.write(found.to_json())
+    else:
+        colors = {"-": "31", "+": "32", "~": "33", ">": "36", "=": "2"} if _color(arguments) else {}
+        for line in found.to_text(max_rows=arguments.max_rows).splitlines():
+            style = colors.get(line[:1]) if line[1:2] == " " else None
+            print(f"\x1b[{style}m{line}\x1b[0m" if style else line)
+    return 1 if found else 0
+
+
+def _adapters(arguments: argparse.Namespace) -> int:
+    from leafreport._adapter import adapters
+
+    records = adapters()
+    if arguments.json:
+        import json
+
+        fields = ("name", "distribution", "version", "framework", "framework_version", "installed")
+        print(json.dumps([{f: getattr(record, f) for f in fields} for record in records], indent=1))
+        return 0
+    from leafreport._leaf import escape
+    from leafreport._render._table import Column, Table, table_text
+
+    columns = {
+        "backend": [record.name for record in records],
+        "adapter from": [f"{record.distribution} {record.version}" for record in records],
+        "framework": [
+            f"{record.framework} {record.framework_version}"
+            if record.framework_version
+            else f"{record.framework} is not installed: pip install '{record.distribution}[{record.extra}]'"
+            if record.framework
+            else "not stated"
+            for record in records
+        ],
+    }
+    table = Table(tuple(Column(title, list(map(escape, cells))) for title, cells in columns.items()))
+    sys.stdout.write(table_text(table))
+    return 0
+
+
+# --- Output -------------------------------------------------------------------------------------------------
+
+
+def _selected(found: "LeafReport", arguments: argparse.Namespace) -> "LeafReport":
+    if not (arguments.include or arguments.exclude):
+        return found
+    chosen = found.select(*arguments.include, exclude=arguments.exclude)
+    if not len(chosen) and len(found):
+        print("leafreport: the patterns take no leaf", file=sys.stderr)
+    return chosen
+
+
+def _print_view(found: "LeafReport", arguments: argparse.Namespace) -> None:
+    shown = _selected(found, arguments)
+    _refuse_unused(arguments)
+    depth, rows, sort = arguments.depth, arguments.max_rows, arguments.sort
+    terminal = sys.stdout.isatty()
+    fold = terminal if arguments.fold is None else arguments.fold
+    write = sys.stdout.write
+    with _progress("drawing"):
+        match arguments.format:
+            case "json":
+                text = shown.to_json()
+            case "csv":
+                text = shown.to_csv(depth=depth, sort=sort, max_rows=rows)
+            case "html":
+                text = shown.to_html(fold=fold or arguments.fold is None, depth=depth)
+            case "markdown":
+                text = shown.to_markdown(fold=fold, depth=depth, sort=sort, max_rows=rows)
+            case "tree":
+                text = shown.to_tree(fold=fold, depth=depth, max_rows=rows, color=_color(arguments))
+            case _:
+                text = shown.to_text(fold=fold, depth=depth, sort=sort, max_rows=rows)
+    write(text)
+    if len(shown) != len(found) and arguments.format in ("text", "tree", "markdown"):
+        left_out = len(found) - len(shown)
+        print(f"not selected  {left_out:,} of {len(found):,} leaves; all of them: {repr(found)[13:-1]}")
+
+
+def _refuse_unused(arguments: argparse.Namespace) -> None:
+    """An option that would do nothing is a mistake to hear of."""
+    from leafreport._errors import LeafReportError
+
+    unused = {
+        "json": ("depth", "sort", "max_rows", "fold"),
+        "csv": ("fold",),
+        "html": ("sort", "max_rows"),
+        "tree": ("sort",),
+    }
+    for option in unused.get(arguments.format, ()):
+        value = getattr(arguments, option)
+        if value is not None and value != "path":
+            name = option.replace("_", "-")
+            raise LeafReportError(f"--{name} does nothing with --format {arguments.format}: leave it out.")
+
+
+def _color(arguments: argparse.Namespace) -> bool:
+    """The explicit flag, then FORCE_COLOR, then NO_COLOR, then whether a terminal reads."""
+    if arguments.color != "auto":
+        return bool(arguments.color == "always")
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    if os.environ.get("NO_COLOR"):
+        return False
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def _progress(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Says on standard error what takes longer than a second."""
+    from threading import Timer
+
+    from leafreport._leaf import escape
+
+    out = stream or sys.stderr
+    timer = Timer(_SLOW_SECONDS, lambda: print(f"leafreport: {escape(what)} ...", file=out, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
