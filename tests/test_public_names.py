@@ -90,7 +90,6 @@ def test_module_does_not_hide_the_function(name: str) -> None:
 
 
 def check_types(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("mypy", reason="the type checker comes with the extra lint")
     file = tmp_path / "user.py"
     file.write_text(text)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(file)]

@@ -73,6 +73,14 @@ class Columns:
         order, start = self._children
         return order[start[entry] : start[entry + 1]]
 
+    def levels(self) -> list[Ints]:
+        """The entries of each depth, in order, from the root's."""
+        total = len(self.end)
+        opened = np.bincount(self.end, minlength=total + 1)[:total]
+        depth = np.arange(total) - np.cumsum(opened)
+        order = np.argsort(depth, kind="stable").astype(np.int32)
+        return np.split(order, np.cumsum(np.bincount(depth))[:-1])
+
     def path(self, entry: int) -> Path:
         """The path of an entry, from the root."""
         steps: list[str] = []
@@ -167,6 +175,7 @@ def signatures(
     node: Sequence[int],
     name: Ints,
     known: dict[object, int],
+    chosen: Sequence[int] | None = None,
 ) -> list[int]:
     """i[entries]: equal where two subtrees have equal names below them, equal nodes and equal leaves.
 
@@ -176,6 +185,7 @@ def signatures(
         node: what a node is told by, for each node type.
         name: i32[entries], the names, numbered alike over all trees that are compared.
         known: the signatures given so far; shared between trees that are compared.
+        chosen: the entries to sign, in order, with all that is below them; every one when not given.
     """
     order, start = columns._children
     name = name[order]
@@ -185,7 +195,7 @@ def signatures(
     # Each child's signature, where the child stands in `order`: a node's children are one slice.
     found = np.empty(len(order), np.int32)
     out = [0] * len(codes)
-    for entry in range(len(codes) - 1, -1, -1):
+    for entry in reversed(range(len(codes)) if chosen is None else chosen):
         code = codes[entry]
         key: object
         if code >= 0:

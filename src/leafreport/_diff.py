@@ -247,23 +247,22 @@ class _Comparison:
         )
 
     def _by_path(self) -> tuple[list[int], list[int], list[Renamed]]:
-        left, right = _entries_by_path(self.left, self.right, *self.names)
-        pairs = [
-            (a, b)
-            for path, a in left.items()
-            if (b := right.get(path)) is not None and (self.left.code[a] >= 0) == (self.right.code[b] >= 0)
-        ]
-        matched = np.array(pairs, np.int32).reshape(-1, 2)
-        self._compare(matched[:, 0], matched[:, 1])
+        numbers = _path_numbers(self.left, self.right, *self.names)
+        there = np.full(int(max(n.max() for n in numbers)) + 1, -1, np.int32)
+        there[numbers[1]] = np.arange(len(numbers[1]), dtype=np.int32)
+        twin = there[numbers[0]]
         # A node on one side and a leaf on the other: the leaf is gone or new, and says enough of the node.
-        gone = _unmatched(self.left, matched[:, 0])
-        new = _unmatched(self.right, matched[:, 1])
+        alike = (twin >= 0) & ((self.left.code >= 0) == (self.right.code[twin] >= 0))
+        left, right = np.flatnonzero(alike).astype(np.int32), twin[alike]
+        self._compare(left, right)
+        gone, new = ~alike, np.ones(len(self.right.code), np.bool_)
+        new[right] = False
         moves = self._moves(gone, new)
         for a, b in moves:
             gone[a : self.left.end[a]] = False
             new[b : self.right.end[b]] = False
-        self._leafless(self.left, gone, left, right, removed=True)
-        self._leafless(self.right, new, right, left, removed=False)
+        self._leafless(self.left, gone & (twin < 0), removed=True)
+        self._leafless(self.right, new & ~np.isin(numbers[1], numbers[0]), removed=False)
         renamed = [
             Renamed(self.left.path(a), self.right.path(b), _leaf_total(self.left, a)) for a, b in moves
         ]
@@ -301,52 +300,44 @@ class _Comparison:
         nodes: dict[object, int] = {}
         known: dict[object, int] = {}
         marks: list[list[int]] = []
-        for columns, names in zip((self.left, self.right), self.names, strict=True):
+        sides = zip((self.left, self.right), self.names, (gone, new), strict=True)
+        for columns, names, alone in sides:
             leaf = [
                 specs.setdefault((s.kind, s.dtype, s.shape), len(specs)) for s in columns.specs
             ]
             node = [nodes.setdefault(n, len(nodes)) for n in columns.nodes]
-            marks.append(signatures(columns, leaf, node, names, known))
+            marks.append(
+                signatures(columns, leaf, node, names, known, np.flatnonzero(alone).tolist())
+            )
         on_left, on_right = _by_mark(marks[0], gone), _by_mark(marks[1], new)
         moves: list[tuple[int, int]] = []
-        entry, count = 0, len(gone)
-        while entry < count:
+        past = 0
+        for entry in np.flatnonzero(gone).tolist():
             mark = marks[0][entry]
             there = on_right.get(mark, ())
             if (
-                gone[entry]
+                entry >= past
                 and len(on_left[mark]) == len(there) == 1
                 and _leaf_total(self.left, entry)
                 and self._still_itself(entry, there[0])
             ):
                 moves.append((entry, there[0]))
-                entry = int(self.left.end[entry])
-            else:
-                entry += 1
+                past = int(self.left.end[entry])
         return moves
 
     def _still_itself(self, left: int, right: int) -> bool:
         """A lone leaf is told by little: it has moved only where it keeps its own name."""
         return self.left.code[left] < 0 or bool(self.names[0][left] == self.names[1][right])
 
-    def _leafless(
-        self,
-        columns: Columns,
-        alone: np.ndarray,
-        here: "dict[int, int]",
-        there: "dict[int, int]",
-        *,
-        removed: bool,
-    ) -> None:
-        """Empty containers that one side alone has, which no leaf speaks for."""
-        path_of = {entry: path for path, entry in here.items()}
-        for entry in np.flatnonzero(alone & (columns.code < 0)).tolist():
+    def _leafless(self, columns: Columns, alone: np.ndarray, *, removed: bool) -> None:
+        """Empty containers at paths one side alone has: no leaf speaks for them."""
+        empty = alone & (columns.leaf_start[columns.end] == columns.leaf_start[:-1])
+        for entry in np.flatnonzero(empty).tolist():
             above = int(columns.parent[entry])
-            if _leaf_total(columns, entry) or path_of[entry] in there or (above >= 0 and alone[above]):
-                continue
-            kind = columns.nodes[~columns.code[entry]].type
-            sides = (kind, "absent") if removed else ("absent", kind)
-            self.changed.append(Change(columns.path(entry), "container", *sides))
+            if above < 0 or not alone[above]:
+                kind = columns.nodes[~columns.code[entry]].type
+                sides = (kind, "absent") if removed else ("absent", kind)
+                self.changed.append(Change(columns.path(entry), "container", *sides))
 
 
 def _common_names(left: Columns, right: Columns) -> tuple[Ints, Ints]:
@@ -356,34 +347,42 @@ def _common_names(left: Columns, right: Columns) -> tuple[Ints, Ints]:
     return left.name, renumber[right.name]
 
 
-def _entries_by_path(
+def _path_numbers(
     left: Columns, right: Columns, left_names: Ints, right_names: Ints
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Each side's entries by the number of their path, equal paths numbered alike."""
-    numbers: dict[tuple[int, int, int], int] = {}
-    sides: list[dict[int, int]] = []
-    for columns, names in ((left, left_names), (right, right_names)):
-        of_entry: list[int] = [-1] * len(columns.code)
-        entries: dict[int, int] = {-1: 0}
-        rows = zip(columns.parent.tolist(), names.tolist(), strict=True)
-        for entry, (above, name) in enumerate(rows):
-            if entry == 0:
-                continue
-            occurrence = 0
-            number = numbers.setdefault((of_entry[above], name, 0), len(numbers))
-            while number in entries:
-                occurrence += 1
-                number = numbers.setdefault((of_entry[above], name, occurrence), len(numbers))
-            of_entry[entry] = number
-            entries[number] = entry
-        sides.append(entries)
-    return sides[0], sides[1]
+) -> tuple[np.ndarray, np.ndarray]:
+    """i64[entries] for each side: equal where path and occurrence are. Cost: a few sorts a level."""
+    sides = ((left, left_names), (right, right_names))
+    numbers = (np.zeros(len(left.code), np.int64), np.zeros(len(right.code), np.int64))
+    levels = (left.levels(), right.levels())
+    most_names = int(max(left_names.max(), right_names.max())) + 1
+    given = 1
+    for depth in range(1, max(map(len, levels))):
+        keys: list[np.ndarray] = []
+        here = [level[depth] if depth < len(level) else np.zeros(0, np.int32) for level in levels]
+        for (columns, names), number, entries in zip(sides, numbers, here, strict=True):
+            keys.append(number[columns.parent[entries]] * most_names + names[entries])
+        occurrences = [_occurrences(key) for key in keys]
+        if any(occurrence.any() for occurrence in occurrences):
+            most = int(max(occurrence.max(initial=0) for occurrence in occurrences)) + 1
+            keys = [key * most + nth for key, nth in zip(keys, occurrences, strict=True)]
+        distinct, found = np.unique(np.concatenate(keys), return_inverse=True)
+        cut = len(here[0])
+        numbers[0][here[0]] = given + found[:cut]
+        numbers[1][here[1]] = given + found[cut:]
+        given += len(distinct)
+    return numbers
 
 
-def _unmatched(columns: Columns, matched: Ints) -> np.ndarray:
-    alone = np.ones(len(columns.code), np.bool_)
-    alone[matched] = False
-    return alone
+def _occurrences(keys: np.ndarray) -> np.ndarray:
+    """For each key how many equal ones come before it."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    opens = np.ones(len(keys), np.bool_)
+    opens[1:] = ordered[1:] != ordered[:-1]
+    place = np.arange(len(keys))
+    out = np.empty(len(keys), np.int64)
+    out[order] = place - np.maximum.accumulate(np.where(opens, place, 0))
+    return out
 
 
 def _by_mark(marks: list[int], chosen: np.ndarray) -> dict[int, list[int]]:
