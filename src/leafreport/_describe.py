@@ -6,7 +6,6 @@ key read from C; others one at a time.
 
 import math
 import operator
-from array import array
 from collections.abc import Callable, Iterator
 from itertools import compress
 from typing import Any, NamedTuple
@@ -42,8 +41,10 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def describe(leaves: list[Any]) -> tuple[Ints, tuple[Spec, ...], Callable[[Ints], Ints | None]]:
-    """Codes for leaves, the specs they stand for, and a function that finds the shared ones.
+def describe(
+    leaves: list[Any], kinds: set[type]
+) -> tuple[Ints, tuple[Spec, ...], Callable[[Ints], Ints | None]]:
+    """Codes for leaves of these classes, the specs they stand for, and a function that finds the shared ones.
 
     The function takes the leaves' numbers in flatten order and returns, for each, the first leaf that is the
     same object, or None when no two are.
@@ -51,7 +52,7 @@ def describe(leaves: list[Any]) -> tuple[Ints, tuple[Spec, ...], Callable[[Ints]
     specs = Table()
     codes = np.empty(len(leaves), np.int32)
     storage = np.empty(len(leaves), np.bool_)
-    for some, here in _by_class(leaves):
+    for some, here in _by_class(leaves, kinds):
         found, made = _codes(some)
         codes[here] = np.array([specs[spec] for spec in made], np.int32)[found]
         stored = [spec.kind in ("array", "key") and not spec.abstract for spec in made]
@@ -71,9 +72,8 @@ def describe(leaves: list[Any]) -> tuple[Ints, tuple[Spec, ...], Callable[[Ints]
     return codes, tuple(specs.made), shared
 
 
-def _by_class(leaves: list[Any]) -> Iterator[tuple[list[Any], Any]]:
+def _by_class(leaves: list[Any], kinds: set[type]) -> Iterator[tuple[list[Any], Any]]:
     """The leaves of each class, and where they are."""
-    kinds = set(map(type, leaves))
     if len(kinds) == 1:
         yield leaves, slice(None)
         return
@@ -91,7 +91,7 @@ def _codes(leaves: list[Any]) -> tuple[Ints, list[Spec]]:
         table = Table(describe_key)
         try:
             found = map(table.__getitem__, map(key or _spec, leaves))
-            return np.frombuffer(array("i", found), np.int32), table.made
+            return np.fromiter(found, np.int32, len(leaves)), table.made
         except (AttributeError, TypeError):
             if key is None:
                 raise

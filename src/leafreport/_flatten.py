@@ -28,6 +28,7 @@ from leafreport._report import LeafReport
 # A tree this deep is flattened once by JAX itself: it alone knows how deep it can go (about 1,000 levels at
 # Python's default recursion limit), and a tree that contains itself never ends.
 _DEEP = 64
+_GROWTH = 8
 
 
 def report(tree: Any) -> LeafReport:
@@ -64,22 +65,29 @@ def _flatten(tree: Any) -> Columns:
     levels = [0]
     flags: list[bytes] = []
     leaves: list[Any] = []
+    leaf_kinds: set[type] = set()
     level = [tree]
     total = 0
     while level:
         total += len(level)
         levels.append(total)
-        kinds = list(map(type, level))
-        found = [kind for kind in set(kinds) if walk.is_node[kind]]
-        if len(found) == 0:
+        each = list(map(type, level))
+        kinds = set(each)
+        node_kinds = {kind for kind in kinds if walk.is_node[kind]}
+        leaf_kinds |= kinds - node_kinds
+        if not node_kinds:
             flags.append(bytes(len(level)))
             leaves += level
             break
-        flag = bytes(map(walk.is_node.__getitem__, kinds))
-        flags.append(flag)
-        leaves += compress(level, flag.translate(_INVERT))
-        level = walk.open(list(compress(level, flag)), len(levels) - 2)
-    leaf_codes, specs, shared = describe(leaves)
+        if node_kinds == kinds:
+            flags.append(b"\1" * len(level))
+        else:
+            flag = bytes(map(walk.is_node.__getitem__, each))
+            flags.append(flag)
+            leaves += compress(level, flag.translate(_INVERT))
+            level = list(compress(level, flag))
+        level = walk.open(level, node_kinds, len(levels) - 2)
+    leaf_codes, specs, shared = describe(leaves, leaf_kinds)
     is_node = np.frombuffer(b"".join(flags), np.bool_)
     counts = np.zeros(total, np.int32)
     counts[is_node] = np.frombuffer(walk.counts, np.int32)
@@ -126,7 +134,7 @@ class _Walk:
         self.names = array("i", [self.name_table[""]])
         self.counts = array("i")
         self.codes = array("i")
-        self._verified = False
+        self._verified = 0
         self._dicts = _Dicts(self)
         self._classes: dict[type, _Way] = {}
         self._sequences: dict[tuple[type, int], _Way] = {}
@@ -140,25 +148,30 @@ class _Walk:
         """The codes of names."""
         return array("i", map(self.name_table.__getitem__, names))
 
-    def open(self, nodes: list[Any], depth: int) -> list[Any]:
+    def open(self, nodes: list[Any], kinds: set[type], depth: int) -> list[Any]:
         """The children of a level's nodes, in order."""
         opened = len(self.counts)
-        children = self._open_dicts(nodes)
+        children = self._open_dicts(nodes) if kinds == {dict} else None
         if children is None:
             children = self._open_each(nodes)
-        self._verify(nodes, self.counts[opened:], depth)
+        self._verify(nodes, opened, len(children), depth)
         return children
 
     def _open_dicts(self, nodes: list[Any]) -> list[Any] | None:
         """A level of plain dicts of str keys, without a step of Python for each; None where it is not one."""
-        if set(map(type, nodes)) != {dict}:
-            return None
         try:
             known = list(map(self._dicts.__getitem__, map(tuple, nodes)))
         except TypeError:  # a key that is no str
             return None
-        self.names.frombytes(b"".join(map(operator.itemgetter(1), known)))
-        self.counts.extend(map(len, nodes))
+        if len(set(map(id, known))) == 1:  # a level of dicts that are alike, which a layer's are
+            values, ids, code = known[0]
+            self.names.extend(ids * len(nodes))
+            self.counts.extend(array("i", [len(ids)]) * len(nodes))
+            self.codes.extend(array("i", [code]) * len(nodes))
+            return list(chain.from_iterable(map(values, nodes)))
+        names = list(map(operator.itemgetter(1), known))
+        self.names.frombytes(b"".join(names))
+        self.counts.extend(map(len, names))
         self.codes.extend(map(operator.itemgetter(2), known))
         ways = map(operator.itemgetter(0), known)
         return list(chain.from_iterable(map(operator.call, ways, nodes)))
@@ -241,17 +254,23 @@ class _Walk:
             self._fields[kind] = names, ids, code
         return ids, code
 
-    def _verify(self, nodes: list[Any], counts: "array[int]", depth: int) -> None:
-        """Stops at a tree that never ends: a node twice in one level, or great depth, is looked into once."""
-        if self._verified:
-            return
+    def _verify(self, nodes: list[Any], opened: int, children: int, depth: int) -> None:
+        """Stops at a tree that never ends: a node twice in one level, or great depth, is looked into once.
+
+        Looking for a node twice costs a tenth of all the rest. A node that is there twice stays so in the
+        levels below, so it is enough to look where the tree has become many times larger than when last seen.
+        """
+        size = len(self.counts) + children
         if depth < _DEEP:
-            with_children = list(compress(nodes, counts))
+            if size < self._verified * _GROWTH:
+                return
+            self._verified = size
+            with_children = list(compress(nodes, self.counts[opened:]))
             ids = np.fromiter(map(id, with_children), np.int64, len(with_children))
             ids.sort()
             if not (ids[1:] == ids[:-1]).any():
                 return
-        self._verified = True
+        self._verified = sys.maxsize
         try:
             tree_util.tree_structure(self.tree)
         except (RecursionError, SystemError) as error:

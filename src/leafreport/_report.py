@@ -15,7 +15,7 @@ from leafreport._display import Display
 from leafreport._errors import PathError, ReportFormatError, nearest
 from leafreport._fold import tree_rows
 from leafreport._leaf import Leaf, Node, Path, display_path
-from leafreport._render._html import tree_html
+from leafreport._render._html import tree_fragment, tree_html
 from leafreport._render._rows import Row
 from leafreport._render._table import Table, table_csv, table_markdown, table_text
 from leafreport._tables import Sort
@@ -376,7 +376,7 @@ class LeafReport:
         return rendering(self._rows(fold=True), repr(self), path)
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return tree_fragment(self._rows(fold=True), _tables.footer(self._totals))
 
     def __repr__(self) -> str:
         return f"<LeafReport: {_tables.sums_text(self._totals.whole)}>"

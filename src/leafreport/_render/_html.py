@@ -22,13 +22,17 @@ _STYLE = """
 
 def tree_html(rows: Sequence[Row], footer: Sequence[str] = ()) -> str:
     """A whole page, self-contained. Rows past the first few levels are folded; nothing is left out."""
-    drawn = list(shallow(rows))
-    head = (
+    return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>leafreport</title>\n'
-        f'<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<div class="leafreport">'
+        f"</head>\n<body>\n{tree_fragment(rows, footer)}</body>\n</html>\n"
     )
-    out = [head]
+
+
+def tree_fragment(rows: Sequence[Row], footer: Sequence[str] = ()) -> str:
+    """The tree and its style, to stand within someone else's page, as a notebook's cell does."""
+    drawn = list(shallow(rows))
+    out = [f'<div class="leafreport">\n<style>\n{_STYLE}\n</style>']
     depths: list[int] = []
     for i, row in enumerate(drawn):
         while depths and depths[-1] >= row.depth:
@@ -43,4 +47,4 @@ def tree_html(rows: Sequence[Row], footer: Sequence[str] = ()) -> str:
             out.append(f'<div class="leaf">{text}</div>')
     out += ["</details>"] * len(depths)
     out += [f'<p class="total">{html_escape(line)}</p>' for line in footer]
-    return "\n".join(out) + "\n</div>\n</body>\n</html>\n"
+    return "\n".join(out) + "\n</div>\n"

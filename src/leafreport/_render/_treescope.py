@@ -46,8 +46,9 @@ def rendering(rows: Sequence[Row], heading: str, path: str | None) -> Any:
     tree = _nested(list(shallow(rows)), open_rows=_MOST_OPEN)
     return parts.build_custom_foldable_tree_node(
         label=label,
-        contents=parts.fold_condition(expanded=parts.indented_children([tree])),
-        path=path,
+        contents=parts.siblings(
+            parts.build_copy_button(path), parts.fold_condition(expanded=parts.indented_children([tree]))
+        ),
         expand_state=parts.ExpandState.EXPANDED,
     )
 
@@ -92,9 +93,11 @@ def _node(row: Row, children: list[Any], *, opened: bool) -> Any:
     path = "/".join(row.path)
     if not children:
         return parts.build_one_line_tree_node(line=label, path=path)
+    # The copy button stands on the node's own line: given as `path` it would follow the last child.
     return parts.build_custom_foldable_tree_node(
         label=label,
-        contents=parts.fold_condition(expanded=parts.indented_children(children)),
-        path=path,
+        contents=parts.siblings(
+            parts.build_copy_button(path), parts.fold_condition(expanded=parts.indented_children(children))
+        ),
         expand_state=parts.ExpandState.EXPANDED if opened else parts.ExpandState.COLLAPSED,
     )
