@@ -1,9 +1,8 @@
 """The trees that are measured: the shapes of real parameters, in the numbers that hurt."""
 
-import collections
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +34,12 @@ def arrays(leaves: int) -> dict[str, Any]:
     return nested(leaves, lambda: jax.device_put(kernel), lambda: jax.device_put(bias))
 
 
-class State(collections.namedtuple("State", "mu nu count")):
+class State(NamedTuple):
     """What an optimizer keeps."""
 
-    __slots__ = ()
+    mu: Any
+    nu: Any
+    count: Any
 
 
 @jax.tree_util.register_dataclass

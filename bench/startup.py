@@ -21,7 +21,7 @@ def help_text(path: str) -> None:
     subprocess.run([path, "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
-def nothing(path: str) -> None:
+def nothing(_: str) -> None:
     """The least an interpreter can do."""
     subprocess.run([sys.executable, "-c", "pass"], check=True, stdout=subprocess.DEVNULL)
 

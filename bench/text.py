@@ -18,7 +18,9 @@ def overview(tree):  # noqa: ANN001, ANN201
 CASES = {
     # From the tree to the text, nothing made beforehand.
     "arrays_20k": Case(partial(_trees.arrays, 20_000), lambda tree: report(tree).to_text(), overview, 0.1),
-    "abstract_20k": Case(partial(_trees.abstract, 20_000), lambda tree: report(tree).to_text(), overview, 0.1),
+    "abstract_20k": Case(
+        partial(_trees.abstract, 20_000), lambda tree: report(tree).to_text(), overview, 0.1
+    ),
 }
 
 if __name__ == "__main__":

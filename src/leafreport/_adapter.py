@@ -100,15 +100,11 @@ def adapter(name: str) -> Adapter:
         raise AdapterError(f"no backend is called {name!r}.{nearest(name, known)} Known: {listed}.")
     if len({_distribution(point) for point in found}) > 1:
         owners = " and ".join(sorted(_distribution(point) for point in found))
-        raise AdapterError(
-            f"the backend {name!r} is claimed by {owners}. Uninstall one of them."
-        )
+        raise AdapterError(f"the backend {name!r} is claimed by {owners}. Uninstall one of them.")
     return _loaded(found[0])
 
 
-def build_stack(
-    name: str, seed: int, x: Any, num_layers: int, *, abstract: bool
-) -> Model:
+def build_stack(name: str, seed: int, x: Any, num_layers: int, *, abstract: bool) -> Model:
     """The stack from a backend; a missing framework named with the line that installs it."""
     chosen = adapter(name)
     try:
@@ -116,9 +112,7 @@ def build_stack(
     except ImportError as error:
         record = next(record for record in adapters() if record.name == name)
         wanted = record.framework or error.name or "its framework"
-        package = (
-            f"{record.distribution}[{record.extra}]" if record.extra else wanted
-        )
+        package = f"{record.distribution}[{record.extra}]" if record.extra else wanted
         raise FrameworkMissingError(
             f"the backend {name!r} needs {wanted}, which cannot be imported ({error}). "
             f"Install it: pip install '{package}'"
@@ -138,16 +132,18 @@ def _loaded(point: metadata.EntryPoint) -> Adapter:
             f"the adapter {point.name!r} of {_distribution(point)} does not load from {point.value}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if not isinstance(loaded, Adapter):
+    if isinstance(loaded, type) or not isinstance(loaded, Adapter):
+        found = f"the class {loaded.__name__}" if isinstance(loaded, type) else f"a {type(loaded).__name__}"
         raise AdapterError(
-            f"the adapter {point.name!r} of {_distribution(point)} is no Adapter: {point.value} is a "
-            f"{type(loaded).__name__} without dense_stack. An entry point names an adapter object."
+            f"the adapter {point.name!r} of {_distribution(point)} is no Adapter: {point.value} is {found}. "
+            "An entry point names an object that has a name and dense_stack."
         )
     return loaded
 
 
 def _distribution(point: metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "an unknown distribution"
+    # Of damaged metadata the name is None, whatever its annotation says.
+    return (point.dist.name if point.dist is not None else "") or "an unknown distribution"
 
 
 def _record(point: metadata.EntryPoint) -> AdapterRecord:
@@ -156,7 +152,7 @@ def _record(point: metadata.EntryPoint) -> AdapterRecord:
     return AdapterRecord(
         name=point.name,
         distribution=_distribution(point),
-        version=point.dist.version if point.dist is not None else "",
+        version=(point.dist.version if point.dist is not None else "") or "",
         framework=framework,
         framework_version=_version(framework) if framework else None,
         extra=point.name if framework else None,

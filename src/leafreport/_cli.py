@@ -1,10 +1,11 @@
-"""The command `leafreport`: arguments, output streams and exit codes. JAX is imported only by what needs it."""
+"""The command `leafreport`: arguments, output streams, exit codes. JAX is imported only by what needs it."""
 
 import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("text", "tree", "json", "csv", "markdown", "html")
 _SLOW_SECONDS = 1.0
+_LONG_MESSAGE = 1_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done (for `diff`: same); 1 `diff` found differences; 2 trouble, said in one line on standard error.
     """
+    if sys.stderr is None:  # closed; print(file=None) would write to standard output
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
     arguments = _parser().parse_args(argv)
     if "jax" not in sys.modules and "platform" in arguments:
         # Looking at a model never takes an accelerator from a running job.
@@ -26,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        print("leafreport: error: standard output is closed", file=sys.stderr)
+        return 2
     try:
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has left, as `head` does. Python would complain again when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code: int = 0
+        with _reader_may_leave():
+            code = arguments.run(arguments)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the command never shows a traceback
@@ -41,53 +46,98 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Lets a pipe's reader go before the end, as `head` does, without a word."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _one_line(error: Exception) -> str:
     from leafreport._errors import LeafReportError
+
+    text = str(error)
+    return _safe(text if isinstance(error, LeafReportError) else f"{type(error).__name__}: {text}")
+
+
+def _safe(message: str) -> str:
+    """A message on one line of any terminal, its middle cut out where it is very long."""
     from leafreport._leaf import escape
 
-    text = " ".join(str(error).splitlines())
-    if not isinstance(error, LeafReportError):
-        text = f"{type(error).__name__}: {text}"
-    return "\\".join(escape(part) for part in text.split("\\"))  # messages are escaped where they quote names
+    text = " ".join(message.splitlines())
+    if len(text) > _LONG_MESSAGE:
+        text = f"{text[: _LONG_MESSAGE // 2]} ... {text[-_LONG_MESSAGE // 2 :]}"
+    return "\\".join(escape(part) for part in text.split("\\"))  # escaped already where they quote names
 
 
 # --- Arguments ----------------------------------------------------------------------------------------------
 
 
+_TARGET_HELP = (
+    "A TARGET is a saved report (FILE.json, or - for standard input) or pkg.module:name: a tree, a model, or "
+    "a factory, which is traced without making an array."
+)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"leafreport: error: {message}. See {self.prog} --help.\n")
+        self.exit(2, f"leafreport: error: {_safe(message)}. See {self.prog} --help.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="leafreport",
         description="What is in a JAX pytree: leaves, paths, shapes, dtypes, bytes; and do two trees agree.",
-        epilog="A TARGET is a saved report (FILE.json, or - for standard input) or pkg.module:name: a tree, a "
-        "model, or a factory, which is traced without making an array.",
+        epilog=_TARGET_HELP,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    stack = commands.add_parser("stack", help="build a stack of Dense layers, show it and count its leaves")
+    stack = commands.add_parser(
+        "stack",
+        help="build a stack of Dense layers, show it and count its leaves",
+        description="Builds Dense(D) repeated, without making an array, shows its parameters and prints how "
+        "many leaves they are as f32[1]: [8.] for 4 layers, a kernel and a bias each.",
+    )
     stack.set_defaults(run=_stack)
-    stack.add_argument("--layers", type=float, default=4, help="how many layers (default 4)")
-    stack.add_argument("--features", type=int, default=8, help="their width D (default 8)")
-    stack.add_argument("--batch", type=int, default=4, help="rows of the sample input (default 4)")
-    stack.add_argument("--seed", type=float, default=0, help="for jax.random.PRNGKey (default 0)")
-    stack.add_argument("--backend", default="flax", help="the framework to build with (default flax)")
+    stack.add_argument("--layers", type=float, default=4, metavar="N", help="how many layers (default 4)")
+    stack.add_argument("--features", type=int, default=8, metavar="D", help="their width (default 8)")
+    stack.add_argument(
+        "--batch", type=int, default=4, metavar="N", help="rows of the sample input (default 4)"
+    )
+    stack.add_argument(
+        "--seed", type=float, default=0, metavar="N", help="for jax.random.PRNGKey (default 0)"
+    )
+    stack.add_argument(
+        "--backend", default="flax", metavar="NAME", help="the framework to build with (default flax)"
+    )
     _add_view(stack, default="tree")
 
-    show = commands.add_parser("show", help="show what is in a target")
+    show = commands.add_parser(
+        "show",
+        help="show what is in a target",
+        description="Shows what is in a target.",
+        epilog=_TARGET_HELP,
+    )
     show.set_defaults(run=_show)
-    show.add_argument("target", metavar="TARGET")
+    show.add_argument("target", metavar="TARGET", help="a saved report, or pkg.module:name")
     _add_view(show, default="text")
 
-    compare = commands.add_parser("diff", help="compare two targets: exit 0 same, 1 different, 2 trouble")
+    compare = commands.add_parser(
+        "diff",
+        help="compare two targets: exit 0 same, 1 different, 2 trouble",
+        description="Compares two targets. Each line is a difference: - only on the left, + only on the "
+        "right, ~ changed, > moved, = what a save changes by itself, which does not count. Exit: 0 same, "
+        "1 different, 2 trouble.",
+        epilog=_TARGET_HELP,
+    )
     compare.set_defaults(run=_diff)
-    compare.add_argument("left", metavar="LEFT")
-    compare.add_argument("right", metavar="RIGHT")
-    compare.add_argument("--format", choices=("text", "json"), default="text")
+    compare.add_argument("left", metavar="LEFT", help="a target")
+    compare.add_argument("right", metavar="RIGHT", help="a target")
+    compare.add_argument("--format", choices=("text", "json"), default="text", help="(default text)")
     compare.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     compare.add_argument("--max-rows", type=_count, metavar="N", help="show N differences at most")
     compare.add_argument("-q", "--quiet", action="store_true", help="print nothing; the exit code tells")
@@ -104,7 +154,12 @@ def _add_view(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--format", choices=_FORMATS, default=default, help=f"(default {default})")
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument("--depth", type=_count, metavar="N", help="sum up what is deeper than N steps")
-    parser.add_argument("--sort", choices=("path", "bytes", "params"), default="path")
+    parser.add_argument(
+        "--sort",
+        choices=("path", "bytes", "params"),
+        default="path",
+        help="by path in natural order (default), or the largest first",
+    )
     parser.add_argument("--max-rows", type=_count, metavar="N", help="show N rows at most; totals have all")
     parser.add_argument(
         "--fold",
@@ -128,13 +183,19 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
-    parser.add_argument("--platform", default="cpu", help="what JAX may run on (default cpu)")
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colours in the tree and the diff (default auto: on a terminal, unless FORCE_COLOR or NO_COLOR "
+        "says otherwise)",
+    )
+    parser.add_argument("--platform", default="cpu", metavar="NAME", help="what JAX may run on (default cpu)")
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    if not text.isdecimal() or len(text) > 18:  # Python refuses to read thousands of digits
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 up (18 digits at most)")
     return int(text)
 
 
@@ -150,6 +211,7 @@ class _Version(argparse.Action):
 
 
 def _stack(arguments: argparse.Namespace) -> int:
+    _refuse_unused(arguments)
     import jax
 
     from leafreport._errors import StackError
@@ -170,6 +232,7 @@ def _stack(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    _refuse_unused(arguments)
     from leafreport._target import load
 
     with _progress(f"reading {arguments.target}"):
@@ -179,22 +242,28 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
+    _refuse_unused(arguments)
     from leafreport._diff import diff
+    from leafreport._errors import TargetError
     from leafreport._target import load
 
+    if arguments.left == arguments.right == "-":
+        raise TargetError("both sides are -: standard input can be read once. Save one side to a file.")
     with _progress(f"comparing {arguments.left} with {arguments.right}"):
         left = _selected(load(arguments.left), arguments)
         right = _selected(load(arguments.right), arguments)
         found = diff(left, right)
-    if arguments.quiet:
-        pass
-    elif arguments.format == "json":
-        sys.stdout.write(found.to_json())
-    else:
-        colors = {"-": "31", "+": "32", "~": "33", ">": "36", "=": "2"} if _color(arguments) else {}
-        for line in found.to_text(max_rows=arguments.max_rows).splitlines():
-            style = colors.get(line[:1]) if line[1:2] == " " else None
-            print(f"\x1b[{style}m{line}\x1b[0m" if style else line)
+    with _reader_may_leave():  # the exit code tells all the same
+        if arguments.quiet:
+            pass
+        elif arguments.format == "json":
+            sys.stdout.write(found.to_json())
+        else:
+            colors = {"-": "31", "+": "32", "~": "33", ">": "36", "=": "2"} if _color(arguments) else {}
+            for line in found.to_text(max_rows=arguments.max_rows).splitlines():
+                style = colors.get(line[:1]) if line[1:2] == " " else None
+                print(f"\x1b[{style}m{line}\x1b[0m" if style else line)
+        sys.stdout.flush()
     return 1 if found else 0
 
 
@@ -242,7 +311,6 @@ def _selected(found: "LeafReport", arguments: argparse.Namespace) -> "LeafReport
 
 def _print_view(found: "LeafReport", arguments: argparse.Namespace) -> None:
     shown = _selected(found, arguments)
-    _refuse_unused(arguments)
     depth, rows, sort = arguments.depth, arguments.max_rows, arguments.sort
     terminal = sys.stdout.isatty()
     fold = terminal if arguments.fold is None else arguments.fold
@@ -277,11 +345,19 @@ def _refuse_unused(arguments: argparse.Namespace) -> None:
         "html": ("sort", "max_rows"),
         "tree": ("sort",),
     }
+    given = {
+        option: value
+        for option in ("depth", "sort", "max_rows", "fold")
+        if (value := getattr(arguments, option, None)) is not None and value != "path"
+    }
     for option in unused.get(arguments.format, ()):
-        value = getattr(arguments, option)
-        if value is not None and value != "path":
+        if option in given:
             name = option.replace("_", "-")
             raise LeafReportError(f"--{name} does nothing with --format {arguments.format}: leave it out.")
+    if arguments.format in ("text", "markdown") and "depth" in given and "fold" in given:
+        raise LeafReportError(
+            "--fold does nothing with --depth in a table, which sums up each group: leave it out."
+        )
 
 
 def _color(arguments: argparse.Namespace) -> bool:

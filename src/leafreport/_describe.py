@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leafreport._columns import Ints
-from leafreport._leaf import Sharding, Spec
+from leafreport._leaf import MOST_DEVICES, Sharding, Spec
 
 
 class Table(dict[Any, int]):
@@ -243,7 +243,8 @@ def _layout(sharding: Any, shape: tuple[int, ...]) -> _Layout:
         axis_types=tuple(axis.name for axis in mesh.axis_types),
         memory_kind=sharding.memory_kind,
     )
-    return _Layout(record, block, mesh.size, _device_ids(sharding))
+    devices = mesh.size if mesh.size <= MOST_DEVICES else None
+    return _Layout(record, block, devices, _device_ids(sharding))
 
 
 def _spec_axes(spec: jax.sharding.PartitionSpec, shape: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:

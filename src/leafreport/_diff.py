@@ -103,7 +103,7 @@ class LeafDiff:
         return f"different: {', '.join(parts)}; {counts}{saved}"
 
     def lines(self) -> Iterator[str]:
-        """Every difference, one a line: `-` removed, `+` added, `~` changed, `>` renamed, `=` by a save itself."""
+        """Every difference, one a line: `-` removed, `+` added, `~` changed, `>` renamed, `=` by a save."""
         yield from (f"- {leaf}" for leaf in self.removed)
         yield from (f"+ {leaf}" for leaf in self.added)
         yield from (f"~ {change}" for change in self.changed)
@@ -163,9 +163,9 @@ def _change_fields(change: Change) -> dict[str, Any]:
 def diff(left: Any, right: Any) -> LeafDiff:
     """Every difference between two trees, from their reports: no value is read.
 
-    A fact counts only where both sides know it: a concrete leaf equals its abstract twin. Leaves are matched by
-    path (and, where a keyed class gives one path twice, by occurrence); a subtree that moved whole and is the
-    only one like it on either side is `renamed`.
+    A fact counts only where both sides know it: a concrete leaf equals its abstract twin. Leaves are matched
+    by path (and, where a keyed class gives one path twice, by occurrence); a subtree that moved whole and is
+    the only one like it on either side is `renamed`.
 
     Cost: linear. Trees of one structure are compared by whole columns.
 
@@ -261,8 +261,8 @@ class _Comparison:
         for a, b in moves:
             gone[a : self.left.end[a]] = False
             new[b : self.right.end[b]] = False
-        self._leafless(self.left, gone & (twin < 0), removed=True)
-        self._leafless(self.right, new & ~np.isin(numbers[1], numbers[0]), removed=False)
+        self._leafless(self.left, gone, twin < 0, removed=True)
+        self._leafless(self.right, new, ~np.isin(numbers[1], numbers[0]), removed=False)
         renamed = [
             Renamed(self.left.path(a), self.right.path(b), _leaf_total(self.left, a)) for a, b in moves
         ]
@@ -302,13 +302,9 @@ class _Comparison:
         marks: list[list[int]] = []
         sides = zip((self.left, self.right), self.names, (gone, new), strict=True)
         for columns, names, alone in sides:
-            leaf = [
-                specs.setdefault((s.kind, s.dtype, s.shape), len(specs)) for s in columns.specs
-            ]
+            leaf = [specs.setdefault((s.kind, s.dtype, s.shape), len(specs)) for s in columns.specs]
             node = [nodes.setdefault(n, len(nodes)) for n in columns.nodes]
-            marks.append(
-                signatures(columns, leaf, node, names, known, np.flatnonzero(alone).tolist())
-            )
+            marks.append(signatures(columns, leaf, node, names, known, np.flatnonzero(alone).tolist()))
         on_left, on_right = _by_mark(marks[0], gone), _by_mark(marks[1], new)
         moves: list[tuple[int, int]] = []
         past = 0
@@ -329,9 +325,9 @@ class _Comparison:
         """A lone leaf is told by little: it has moved only where it keeps its own name."""
         return self.left.code[left] < 0 or bool(self.names[0][left] == self.names[1][right])
 
-    def _leafless(self, columns: Columns, alone: np.ndarray, *, removed: bool) -> None:
-        """Empty containers at paths one side alone has: no leaf speaks for them."""
-        empty = alone & (columns.leaf_start[columns.end] == columns.leaf_start[:-1])
+    def _leafless(self, columns: Columns, alone: np.ndarray, unmet: np.ndarray, *, removed: bool) -> None:
+        """Empty containers at paths one side alone has, where no leaf and no node above speaks for them."""
+        empty = alone & unmet & (columns.leaf_start[columns.end] == columns.leaf_start[:-1])
         for entry in np.flatnonzero(empty).tolist():
             above = int(columns.parent[entry])
             if above < 0 or not alone[above]:
@@ -424,9 +420,9 @@ def _leaf_facts(left: Spec, right: Spec) -> tuple[list[_Fact], list[_Fact]]:
         real.append(("shape", str(left.shape), str(right.shape)))
     if left.weak_type is not None and right.weak_type is not None and left.weak_type != right.weak_type:
         real.append(("weak_type", str(left.weak_type), str(right.weak_type)))
-    if not real and left.kind == "array" and _is_numpy_scalar(left) != _is_numpy_scalar(right):
-        if not (left.abstract or right.abstract):
-            saved.append(("kind", _scalar_or_array(left), _scalar_or_array(right)))
+    concrete = left.kind == "array" and not (left.abstract or right.abstract)
+    if concrete and not real and _is_numpy_scalar(left) != _is_numpy_scalar(right):
+        saved.append(("kind", _scalar_or_array(left), _scalar_or_array(right)))
     if (a := _placement(left)) and (b := _placement(right)) and a != b:
         real.append(("sharding", *_placement_texts(left, right)))
     return real, saved
@@ -445,7 +441,7 @@ def _form(spec: Spec) -> str:
 
 def _is_numpy_scalar(spec: Spec) -> bool:
     module, _, name = spec.type.rpartition(".")
-    return module == "numpy" and name != "ndarray"
+    return spec.shape == () and module in ("numpy", "ml_dtypes") and name not in ("ndarray", "memmap")
 
 
 def _scalar_or_array(spec: Spec) -> str:

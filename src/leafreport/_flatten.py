@@ -25,8 +25,8 @@ from leafreport._leaf import Node, NodeKind, Path, display_path
 from leafreport._model import Model
 from leafreport._report import LeafReport
 
-# A tree this deep is flattened once by JAX itself: it alone knows how deep it can go (about 1,000 levels at
-# Python's default recursion limit), and a tree that contains itself never ends.
+# A tree this deep is searched once for a node that contains itself. Before that, such a node makes the tree
+# grow, and is looked for where the tree has grown this much.
 _DEEP = 64
 _GROWTH = 8
 
@@ -63,7 +63,7 @@ def report(tree: Any) -> LeafReport:
 def _flatten(tree: Any) -> Columns:
     walk = _Walk(tree)
     levels = [0]
-    flags: list[bytes] = []
+    flags = walk.flags
     leaves: list[Any] = []
     leaf_kinds: set[type] = set()
     level = [tree]
@@ -133,8 +133,10 @@ class _Walk:
         self.node_table = Table(lambda key: Node(*key))
         self.names = array("i", [self.name_table[""]])
         self.counts = array("i")
+        self.flags: list[bytes] = []  # by level: which of its entries are nodes
         self.codes = array("i")
-        self._verified = 0
+        self._seen = 0
+        self._finite: dict[int, Any] = {}
         self._dicts = _Dicts(self)
         self._classes: dict[type, _Way] = {}
         self._sequences: dict[tuple[type, int], _Way] = {}
@@ -156,6 +158,17 @@ class _Walk:
             children = self._open_each(nodes)
         self._verify(nodes, opened, len(children), depth)
         return children
+
+    def _path(self) -> Path:
+        """The path of the next node to be opened, read from the columns: it may be made anew at each flatten."""
+        nodes = np.flatnonzero(np.frombuffer(b"".join(self.flags), np.bool_))
+        stops = 1 + np.cumsum(np.frombuffer(self.counts, np.int32))  # where each node's children end
+        entry = int(nodes[len(self.counts)])
+        steps: list[str] = []
+        while entry:
+            steps.append(self.name_table.made[self.names[entry]])
+            entry = int(nodes[np.searchsorted(stops, entry, side="right")])
+        return tuple(reversed(steps))
 
     def _open_dicts(self, nodes: list[Any]) -> list[Any] | None:
         """A level of plain dicts of str keys, without a step of Python for each; None where it is not one."""
@@ -214,7 +227,7 @@ class _Walk:
             found, aux = tree_util.default_registry.flatten_one_level(node)
             found = list(found)
         except Exception as error:
-            raise _unflattenable(self.tree, node, error) from error
+            raise _unflattenable(self._path(), node, error) from error
         fields = getattr(kind, "_fields", None)
         if issubclass(kind, tuple) and aux is kind and fields is not None:
             # JAX 0.10.2 gives every field of a namedtuple the first one's name where it gives keys.
@@ -255,28 +268,27 @@ class _Walk:
         return ids, code
 
     def _verify(self, nodes: list[Any], opened: int, children: int, depth: int) -> None:
-        """Stops at a tree that never ends: a node twice in one level, or great depth, is looked into once.
+        """Stops at a tree that never ends: a node twice in one level, or great depth, is looked into.
 
         Looking for a node twice costs a tenth of all the rest. A node that is there twice stays so in the
         levels below, so it is enough to look where the tree has become many times larger than when last seen.
         """
         size = len(self.counts) + children
         if depth < _DEEP:
-            if size < self._verified * _GROWTH:
+            if size < self._seen * _GROWTH:
                 return
-            self._verified = size
-            with_children = list(compress(nodes, self.counts[opened:]))
-            ids = np.fromiter(map(id, with_children), np.int64, len(with_children))
-            ids.sort()
-            if not (ids[1:] == ids[:-1]).any():
-                return
-        self._verified = sys.maxsize
-        try:
-            tree_util.tree_structure(self.tree)
-        except (RecursionError, SystemError) as error:
-            raise _endless(self.tree) from error
-        except Exception:  # noqa: BLE001, S110  # found again, with its path, when that node is opened
-            pass
+            self._seen = size
+        elif depth > _DEEP:
+            if depth > _deepest():
+                raise _too_deep()
+            return
+        suspects = list(compress(nodes, self.counts[opened:]))
+        if depth < _DEEP:
+            ids = np.fromiter(map(id, suspects), np.int64, len(suspects))
+            _, first, times = np.unique(ids, return_index=True, return_counts=True)
+            suspects = [suspects[i] for i in first[times > 1].tolist()]
+        if any(_never_ends(node, self._finite) for node in suspects):
+            raise _endless(self.tree)
 
 
 class _Dicts(dict[tuple[Any, ...], _Way]):
@@ -309,7 +321,7 @@ def _key(key: object) -> tuple[str, str]:
     """The name a key entry gives, and what kind of key it is."""
     match key:
         case tree_util.DictKey(key=inner):
-            return _text(inner), type(inner).__name__
+            return _text(inner), "str" if isinstance(inner, str) else type(inner).__name__
         case tree_util.GetAttrKey(name=inner):
             return _text(inner), "attribute"
         case tree_util.SequenceKey(idx=inner) | tree_util.FlattenedIndexKey(key=inner):
@@ -322,9 +334,11 @@ def _key(key: object) -> tuple[str, str]:
 
 
 def _one_level(node: Any) -> list[Any]:
-    if not (node is None or tree_util.default_registry.is_node(type(node))):
+    """A node's children; none where it is a leaf, or cannot be opened and is not what is looked for."""
+    try:
+        return list(tree_util.default_registry.flatten_one_level(node)[0])
+    except Exception:  # noqa: BLE001  # any class' own code, or None for a leaf, which has no children
         return []
-    return list(tree_util.default_registry.flatten_one_level(node)[0])
 
 
 def _step(node: Any, place: int) -> str:
@@ -336,23 +350,12 @@ def _step(node: Any, place: int) -> str:
         return str(place)
 
 
-def _find(tree: Any, wanted: Any) -> Path:
-    """The path of the first node that is this very object; `()` when it cannot be found again."""
-    stack: list[tuple[Any, Path]] = [(tree, ())]
-    while stack:
-        node, path = stack.pop()
-        if node is wanted:
-            return path
-        try:
-            children = _one_level(node)
-        except Exception:  # noqa: BLE001, S112  # another node that cannot be opened is not the one asked for
-            continue
-        stack.extend((c, (*path, _step(node, i))) for i, c in reversed(list(enumerate(children))))
-    return ()
+def _shortened(path: Path) -> str:
+    return display_path(path) if len(path) <= 12 else f".../{display_path(path[-12:])}"
 
 
-def _unflattenable(tree: Any, node: Any, error: Exception) -> FlattenError:
-    where = display_path(_find(tree, node))
+def _unflattenable(path: Path, node: Any, error: Exception) -> FlattenError:
+    where = _shortened(path)
     if isinstance(node, dict):
         kinds = sorted({type(key).__name__ for key in node})
         return FlattenError(
@@ -365,18 +368,44 @@ def _unflattenable(tree: Any, node: Any, error: Exception) -> FlattenError:
     )
 
 
+def _never_ends(node: Any, finite: dict[int, Any]) -> bool:
+    """Whether a node holds itself at some depth, or is deeper than any flatten goes.
+
+    Args:
+        node: where to begin.
+        finite: nodes known to end, by id; grows. It keeps them alive, so that no id is used again.
+    """
+    if id(node) in finite:
+        return False
+    trail = [(node, iter(_one_level(node)))]
+    above = {id(node)}
+    deepest = _deepest()
+    while trail:
+        node, children = trail[-1]
+        for child in children:
+            if id(child) in above or len(trail) > deepest:
+                return True
+            if id(child) not in finite and (found := _one_level(child)):
+                trail.append((child, iter(found)))
+                above.add(id(child))
+                break
+        else:
+            trail.pop()
+            above.discard(id(node))
+            finite[id(node)] = node
+    return False
+
+
 def _endless(tree: Any) -> FlattenError:
-    """Why JAX gave up: the tree contains itself, or it is too deep."""
+    """Why a tree has no end: it contains itself, or makes its nodes as it is flattened."""
     done: dict[int, Any] = {}
     trail: list[tuple[Any, list[Any], int]] = []
     above: dict[int, int] = {}
-    deepest = 0
     node: Any = tree
     while True:
         children = _one_level(node)
         above[id(node)] = len(trail)
         trail.append((node, children, -1))
-        deepest = max(deepest, len(trail))
         while trail:
             node, children, place = trail[-1]
             if place + 1 < len(children):
@@ -388,17 +417,33 @@ def _endless(tree: Any) -> FlattenError:
             break
         trail[-1] = (node, children, place + 1)
         node = children[place + 1]
+        if len(trail) > _deepest():
+            break
         if id(node) in above:
             steps = [_step(at, place) for at, _, place in trail]
             inner, outer = tuple(steps), tuple(steps[: above[id(node)]])
             return FlattenError(
-                f"the tree contains itself: {display_path(inner[-8:])} is the same object as "
-                f"{display_path(outer[-8:])}, so it has no end. Break the cycle, or hold one of the two "
-                "outside."
+                f"the tree contains itself: {_shortened(inner)} is the same object as {_shortened(outer)}, "
+                "so it has no end. Break the cycle, or hold one of the two outside."
             )
         if id(node) in done:
             node = None
+    return _too_deep()
+
+
+def _too_deep() -> FlattenError:
     return FlattenError(
-        f"the tree is {deepest:,} levels deep, more than JAX can flatten at Python's recursion limit of "
-        f"{sys.getrecursionlimit():,}. Make it shallower (a flat dict), or raise sys.setrecursionlimit."
+        f"the tree is more than {_deepest():,} levels deep, deeper than JAX can flatten at Python's "
+        f"recursion limit of {sys.getrecursionlimit():,}. Make it shallower (a flat dict), or raise "
+        "sys.setrecursionlimit."
     )
+
+
+def _deepest() -> int:
+    """More levels than JAX takes.
+
+    JAX is never asked how deep it can go. Where it fails, 0.10.2 does not give back what it took of Python's
+    recursion limit, and the thread can call nothing any more; in a list that holds itself twice it runs on.
+    """
+    # From Python 3.12 on, C code has a limit of its own, which no one can read.
+    return sys.getrecursionlimit() if sys.version_info < (3, 12) else 100_000

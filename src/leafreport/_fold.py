@@ -157,7 +157,7 @@ def _runs(numbers: list[str]) -> str:
     """
     runs: list[list[str]] = []
     for number in sorted(numbers, key=lambda n: (len(n.lstrip("0")), n.lstrip("0"), n)):
-        if runs and len(number) < 18 and int(number) - 1 == int(runs[-1][-1]):
+        if runs and len(number) < 18 and number == str(int(runs[-1][-1]) + 1).zfill(len(runs[-1][-1])):
             runs[-1].append(number)
         else:
             runs.append([number])

@@ -6,7 +6,6 @@ it.
 """
 
 import json
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, TypeGuard
@@ -15,16 +14,13 @@ import numpy as np
 
 from leafreport._columns import Columns, Ints, subtree_ends
 from leafreport._errors import ReportFormatError
-from leafreport._leaf import KINDS, NODE_KINDS, Node, Sharding, Spec
+from leafreport._leaf import KINDS, MOST_DEVICES, NODE_KINDS, Node, Sharding, Spec
 from leafreport._totals import Totals
 
 SCHEMA = "leafreport/1"
 
-_MAX_DIM = 2**63 - 1
-_MAX_RANK = 256
 
-
-def _string(text: str) -> Any:
+def exact(text: str) -> Any:
     """A string as JSON can give it back.
 
     A high surrogate before a low one, as two code points, would be read as one character: such a string is
@@ -40,7 +36,7 @@ def _string(text: str) -> Any:
 
 
 def _step(name: str) -> str:
-    return json.dumps(name if name.isascii() else _string(name))
+    return json.dumps(name if name.isascii() else exact(name))
 
 
 def dump(columns: Columns) -> str:
@@ -92,20 +88,20 @@ def _spec_fields(spec: Spec) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "kind": spec.kind,
         "shape": spec.shape,
-        "dtype": _string(spec.dtype),
+        "dtype": exact(spec.dtype),
         "size": spec.size,
         "nbytes": spec.nbytes,
-        "type": _string(spec.type),
+        "type": exact(spec.type),
         "weak_type": spec.weak_type,
         "abstract": spec.abstract,
     }
     if spec.sharding is not None:
         fields["sharding"] = {
-            "type": _string(spec.sharding.type),
-            "mesh": [[_string(axis), size] for axis, size in spec.sharding.mesh],
-            "spec": [list(map(_string, axes)) for axes in spec.sharding.spec],
-            "axis_types": list(map(_string, spec.sharding.axis_types)),
-            "memory_kind": None if spec.sharding.memory_kind is None else _string(spec.sharding.memory_kind),
+            "type": exact(spec.sharding.type),
+            "mesh": [[exact(axis), size] for axis, size in spec.sharding.mesh],
+            "spec": [list(map(exact, axes)) for axes in spec.sharding.spec],
+            "axis_types": list(map(exact, spec.sharding.axis_types)),
+            "memory_kind": None if spec.sharding.memory_kind is None else exact(spec.sharding.memory_kind),
         }
     for name in ("shard_shape", "device_nbytes", "devices", "device_ids"):
         if (value := getattr(spec, name)) is not None:
@@ -114,7 +110,7 @@ def _spec_fields(spec: Spec) -> dict[str, Any]:
 
 
 def _node_fields(node: Node) -> dict[str, Any]:
-    return {"kind": node.kind, "type": _string(node.type), "keys": _string(node.keys)}
+    return {"kind": node.kind, "type": exact(node.type), "keys": exact(node.keys)}
 
 
 # --- Reading ------------------------------------------------------------------------------------------------
@@ -187,18 +183,22 @@ def _columns(document: Any) -> Columns:
 
 
 class _Records(dict[Any, int]):
-    """Records read once for each distinct row."""
+    """Records, read once for each distinct row; rows that say one thing in two ways are one record."""
 
     def __init__(self, make: Callable[[dict[str, Any], str], Any]) -> None:
         self._make = make
+        self._places: dict[Any, int] = {}
         self.made: list[Any] = []
 
     def code(self, row: dict[str, Any], fields: tuple[str, ...], what: str) -> int:
         key = tuple(map(_frozen, map(row.get, fields)))
         code = self.get(key)
         if code is None:
-            self.made.append(self._make(row, what))
-            self[key] = code = len(self.made) - 1
+            record = self._make(row, what)
+            code = self._places.setdefault(record, len(self.made))
+            if code == len(self.made):
+                self.made.append(record)
+            self[key] = code
         return code
 
 
@@ -207,7 +207,7 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(map(_frozen, value))
     if isinstance(value, dict):
-        return tuple((key, _frozen(item)) for key, item in value.items())
+        return (dict, *((key, _frozen(item)) for key, item in value.items()))
     return value if isinstance(value, str) else (type(value), value)
 
 
@@ -287,12 +287,15 @@ def _spec(row: dict[str, Any], what: str) -> Spec:
     kind = row.get("kind")
     if kind not in KINDS:
         raise _Bad(f"{what} is of no kind of leaf: {_short(kind)}")
-    shape = _optional(row.get("shape"), _dims, what)
+    shape = _optional(row.get("shape"), _amounts, what)
     size = _optional(row.get("size"), _amount, what)
     if (shape is None) != (kind in ("scalar", "object")):
         raise _Bad(f"{what} is of kind {kind} and its shape is {_short(row.get('shape'))}")
-    if size != (None if shape is None else math.prod(shape)):
+    if size != (None if shape is None else _product(shape, size or 0)):
         raise _Bad(f"{what} has size {_short(size)}, which its shape does not give")
+    devices = _optional(row.get("devices"), _amount, what)
+    if devices is not None and devices > MOST_DEVICES:
+        raise _Bad(f"{what} lies on {_short(devices)} devices, more than {MOST_DEVICES:,}")
     return Spec(
         kind=kind,
         dtype=_text(row.get("dtype"), what),
@@ -302,9 +305,9 @@ def _spec(row: dict[str, Any], what: str) -> Spec:
         type=_text(row.get("type"), what),
         weak_type=_optional(row.get("weak_type"), _flag, what),
         sharding=_optional(row.get("sharding"), _sharding, what),
-        shard_shape=_optional(row.get("shard_shape"), _dims, what),
+        shard_shape=_optional(row.get("shard_shape"), _amounts, what),
         device_nbytes=_optional(row.get("device_nbytes"), _amount, what),
-        devices=_optional(row.get("devices"), _amount, what),
+        devices=devices,
         device_ids=_optional(row.get("device_ids"), _amounts, what),
         abstract=_flag(row.get("abstract"), what),
     )
@@ -383,11 +386,16 @@ def _amounts(value: Any, what: str) -> tuple[int, ...]:
     return tuple(_amount(item, what) for item in _items(value, what))
 
 
-def _dims(value: Any, what: str) -> tuple[int, ...]:
-    dims = _amounts(value, what)
-    if len(dims) > _MAX_RANK or any(dim > _MAX_DIM for dim in dims):
-        raise _Bad(f"{what} has a shape no array can have")
-    return dims
+def _product(shape: tuple[int, ...], most: int) -> int:
+    """The product of a shape, or some number above `most`: a damaged shape can have a product of any length."""
+    if 0 in shape:
+        return 0
+    product = 1
+    for dim in shape:
+        product *= dim
+        if product > most:
+            break
+    return product
 
 
 def _list(document: dict[str, Any], field: str) -> list[Any]:

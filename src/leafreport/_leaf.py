@@ -10,6 +10,8 @@ from typing import Literal
 Kind = Literal["array", "key", "scalar", "object"]
 KINDS: tuple[Kind, ...] = ("array", "key", "scalar", "object")
 Path = tuple[str, ...]
+# Of a mesh larger than any machine the number of devices is not kept: totals per device list every device.
+MOST_DEVICES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Spec:
         weak_type: whether JAX would let its dtype yield to others'.
         sharding: None for an array on one device, and where nothing is known.
         shard_shape: shape of the block one device holds.
-        devices: how many devices hold a part of it.
+        devices: how many devices hold a part of it; None for more than `MOST_DEVICES`.
         device_ids: their ids, where they are real devices.
         abstract: it has a shape and a dtype but no storage.
     """

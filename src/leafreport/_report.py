@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
@@ -155,8 +155,13 @@ class LeafReport:
 
         Raises:
             PathError: no leaf is there, or several are (a keyed class gave one path twice, or two paths have
-                one name).
+                one name), or it is no path.
         """
+        if isinstance(path, int) or not all(isinstance(step, str) for step in path):
+            raise PathError(
+                f"{path!r:.200} is no path: a path's steps are strings, list indices too. "
+                "For a leaf by its number use leaves[number]."
+            )
         found = self._find(path)
         if len(found) == 1:
             return self.leaves[found[0]]
@@ -225,8 +230,6 @@ class LeafReport:
         Raises:
             ValueError: the depth is negative.
         """
-        if depth < 0:
-            raise ValueError(f"a depth counts steps from the root and is 0 or more, not {depth}")
         return tuple(Group(path, *sums) for path, sums in self._groups(depth))
 
     def fold(self, *, depth: int | None = None) -> tuple[Row, ...]:
@@ -296,10 +299,12 @@ class LeafReport:
     def to_csv(self, *, depth: int | None = None, sort: Sort = "path", max_rows: int | None = None) -> str:
         """One record a leaf (or a group, with `depth`), raw numbers, no totals.
 
-        Names are escaped as in the other formats; `steps` is the exact path, a JSON list.
+        Names are escaped as in the other formats; `steps` is the exact path, a JSON list (a step that holds a
+        surrogate pair as two code points is a list of its parts).
         """
         if depth is not None:
             return table_csv(self._table(depth=depth, sort=sort, max_rows=max_rows, units=False))
+        _check(sort=sort, max_rows=max_rows)
         table = _tables.csv_table(self._columns, self._display, sort=sort, max_rows=max_rows)
         return table_csv(table)
 
@@ -312,6 +317,7 @@ class LeafReport:
         max_rows: int | None = None,
         units: bool = True,
     ) -> Table:
+        _check(sort=sort, max_rows=max_rows)
         if depth is not None:
             return _tables.group_table(
                 self._groups(depth), self._totals, sort=sort, max_rows=max_rows, units=units
@@ -337,6 +343,7 @@ class LeafReport:
         """
         from leafreport._render._treescope import tree_text  # treescope takes 0.5 s to import
 
+        _check(max_rows=max_rows)
         return tree_text(self._rows(fold=fold, depth=depth), max_rows=max_rows, color=color)
 
     def to_html(self, *, fold: bool = True, depth: int | None = None) -> str:
@@ -406,6 +413,7 @@ class LeafReport:
         return Display(self._columns)
 
     def _groups(self, depth: int) -> list[tuple[Path, Sums]]:
+        _check(depth=depth)
         columns = self._columns
         groups: list[tuple[Path, Sums]] = []
         stack = [(0, 0)]
@@ -428,6 +436,7 @@ class LeafReport:
         return {first: leaves for first, leaves in groups.items() if len(leaves) > 1}
 
     def _rows(self, *, fold: bool, depth: int | None = None) -> list[Row]:
+        _check(depth=depth)
         return tree_rows(self._columns, self._display, self._totals, fold=fold, depth=depth)
 
 
@@ -482,6 +491,15 @@ class Leaves(Sequence[Leaf]):
 
     def __repr__(self) -> str:
         return f"<{len(self):,} leaves>"
+
+
+def _check(*, depth: int | None = None, sort: str = "path", max_rows: int | None = None) -> None:
+    if depth is not None and depth < 0:
+        raise ValueError(f"a depth counts steps from the root and is 0 or more, not {depth}")
+    if max_rows is not None and max_rows < 0:
+        raise ValueError(f"max_rows counts rows and is 0 or more, not {max_rows}")
+    if sort not in (known := get_args(Sort)):
+        raise ValueError(f"sort is one of {', '.join(known)}, not {sort!r}.{nearest(sort, known)}")
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from leafreport._columns import Columns, Ints, subtree_ends
 from leafreport._errors import PatternError
+from leafreport._leaf import Node
 
 _Matcher = Callable[[str], object]
 
@@ -23,47 +24,65 @@ def matcher(pattern: str) -> _Matcher:
     try:
         if pattern.startswith("re:"):
             return re.compile(pattern[3:]).search
-        return re.compile(_glob(pattern), re.DOTALL).fullmatch
+        found = re.compile(_glob(pattern)).fullmatch
     except (re.error, RecursionError, OverflowError) as error:
         raise PatternError(
             f"cannot read the pattern {pattern[:200]!r}: {error}. A glob takes *, ?, ** and [set]; a regular "
             "expression starts with re:"
         ) from error
+    return lambda name: found(f"/{name}")
+
+
+_ANY_STEPS = "(?:/[^/]*)*"
 
 
 def _glob(pattern: str) -> str:
-    out: list[str] = []
+    """A regular expression for a name with a "/" before every step, the first too.
+
+    What stands between two stars takes the first place it fits: a later one lets no more names through. The
+    group is atomic, so it is never moved, and the search stays linear in the name for any number of stars.
+    """
+    parts: list[list[str]] = [[]]
+    for step in pattern.split("/"):
+        if step == "**":
+            parts.append([])
+        else:
+            parts[-1].append(f"/{_step(step)}")
+    first, *rest = ("".join(part) for part in parts)
+    if not rest:
+        return first
+    between = "".join(f"(?>{_ANY_STEPS}?{part}(?=/|\\Z))" for part in rest[:-1] if part)
+    return f"{first}{between}{_ANY_STEPS}{rest[-1]}"
+
+
+def _step(pattern: str) -> str:
+    pieces = [""]
     i = 0
     while i < len(pattern):
         char = pattern[i]
-        at_step = i == 0 or pattern[i - 1] == "/"
-        if pattern.startswith("**/", i) and at_step:
-            out.append("(?:[^/]*/)*")
-            i += 3
-            while pattern.startswith("**/", i):
-                i += 3
-        elif pattern[i:] == "**" and at_step:
-            if out and out[-1] == "/":  # "a/**" takes a itself too, as "**/a" does
-                out[-1] = "(?:/"
-                out.append(".*)?")
-            else:
-                out.append(".*")
-            i += 2
-        elif char == "*":
-            out.append("[^/]*")
-            while i < len(pattern) and pattern[i] == "*":
-                i += 1
+        i += 1
+        if char == "*":
+            pieces.append("")
         elif char == "?":
-            out.append("[^/]")
-            i += 1
-        elif char == "[" and (end := pattern.find("]", i + 2)) > 0:
-            body = pattern[i + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-            out.append(f"(?!/)[{'^' + body[1:] if body[0] in '!^' else body}]")
+            pieces[-1] += "[^/]"
+        # A "]" right after "[" or "[!" belongs to the set; a "[" that nothing closes is itself.
+        elif char == "[" and (end := pattern.find("]", i + 1 + (pattern[i : i + 1] in ("!", "^")))) > 0:
+            pieces[-1] += _set(pattern[i:end])
             i = end + 1
         else:
-            out.append(re.escape(char))
-            i += 1
-    return "".join(out)
+            pieces[-1] += re.escape(char)
+    first, *rest = pieces
+    if not rest:
+        return first
+    return first + "".join(f"(?>[^/]*?{piece})" for piece in rest[:-1] if piece) + f"[^/]*{rest[-1]}"
+
+
+def _set(body: str) -> str:
+    negated = body[0] in "!^"
+    # Escaped: what a regular expression reads in a set, "&&", "||" and "~~" being kept for later versions of it.
+    inner = re.sub(r"([\\\[\]&|~^])", r"\\\1", body[1:] if negated else body)
+    inner = inner.replace("--", r"-\-")
+    return f"(?!/)[{'^' if negated else ''}{inner}]"
 
 
 def chosen(names: Iterable[str], include: Iterable[str], exclude: Iterable[str]) -> np.ndarray:
@@ -80,7 +99,7 @@ def chosen(names: Iterable[str], include: Iterable[str], exclude: Iterable[str])
 
 
 def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
-    """The columns of the chosen leaves and of the nodes above them."""
+    """The columns of the chosen leaves and of the nodes above them; of a lone leaf not chosen, those of None."""
     entries = np.zeros(len(columns.code), np.bool_)
     entries[columns.leaves[keep]] = True
     kept_before = np.zeros(len(columns.leaves) + 1, np.int32)
@@ -91,14 +110,20 @@ def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
     number = np.cumsum(entries, dtype=np.int32) - 1
     parent = columns.parent[entries]
     parent[1:] = number[parent[1:]]
+    code = columns.code[entries]
+    nodes = columns.nodes
+    if columns.code[0] >= 0 and not keep[0]:  # a root that is a leaf, and not chosen
+        code, nodes = np.array([~0], np.int32), (Node("none", "NoneType"),)
+    # Facts about leaves that are gone would still be looked at where a whole column is described.
+    used, code[code >= 0] = np.unique(code[code >= 0], return_inverse=True)
     return Columns(
         parent=parent,
         end=subtree_ends(parent),
         name=columns.name[entries],
-        code=columns.code[entries],
+        code=code,
         names=columns.names,
-        specs=columns.specs,
-        nodes=columns.nodes,
+        specs=tuple(columns.specs[spec] for spec in used.tolist()),
+        nodes=nodes,
         first=_shared(columns.first, keep),
     )
 

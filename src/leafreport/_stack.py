@@ -47,16 +47,14 @@ def count_array(counted: LeafReport) -> jax.Array:
     return jnp.array([float(counted.leaf_count)], jnp.float32)
 
 
-def stack(
-    seed: float, x: Any, num_layers: float, *, backend: str, abstract: bool
-) -> Model:
+def stack(seed: float, x: Any, num_layers: float, *, backend: str, abstract: bool) -> Model:
     """The stack, its arguments checked and cast first; raises as `leaf_count` does."""
     shape, dtype = _sample(x)
     layers = _integer(num_layers, "num_layers")
     if layers < 0:
         raise StackError(f"num_layers is {layers}: a stack has 0 layers or more.")
     number = _integer(seed, "seed")
-    most = 2**63 if jax.config.jax_enable_x64 else 2**32
+    most = 2**63 if jax.dtypes.canonicalize_dtype("int64").itemsize == 8 else 2**32
     if not 0 <= number < most:
         raise StackError(
             f"seed is {number}: jax.random.PRNGKey would wrap it to another seed without a word. "
@@ -67,19 +65,19 @@ def stack(
 
 
 def _integer(value: Any, name: str) -> int:
+    refusal = StackError(f"{name} is a {type(value).__name__}: give a number, which is cast to int.")
+    if isinstance(value, str | bytes | bytearray):  # float() would read them
+        raise refusal
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         try:
             as_float = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise StackError(
-                f"{name} is a {type(value).__name__}: give a number, which is cast to int."
-            ) from None
-        if not math.isfinite(as_float):
-            raise StackError(f"{name} is {as_float}: it must be a finite number.") from None
-        number = int(as_float)
-    return number
+            raise refusal from None
+    if not math.isfinite(as_float):
+        raise StackError(f"{name} is {as_float}: it must be a finite number.")
+    return int(as_float)
 
 
 def _sample(x: Any) -> tuple[tuple[int, ...], Any]:

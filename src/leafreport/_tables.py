@@ -8,6 +8,7 @@ from typing import Literal
 from leafreport._columns import Columns
 from leafreport._display import Display
 from leafreport._fold import tree_rows
+from leafreport._json import exact
 from leafreport._leaf import Path, Spec, display_path, escape, format_nbytes
 from leafreport._render._rows import Row, plural
 from leafreport._render._table import Column, Table
@@ -109,7 +110,7 @@ def csv_table(
     return Table(
         (
             Column("path", list(map(names.__getitem__, order))),
-            Column("steps", list(map(json.dumps, paths))),
+            Column("steps", [json.dumps(list(map(exact, path))) for path in paths]),
             column("kind", lambda spec: spec.kind),
             column("shape", _shape),
             column("dtype", lambda spec: escape(spec.dtype)),

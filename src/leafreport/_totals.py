@@ -61,10 +61,17 @@ class Totals:
     def device_nbytes(self) -> dict[int, int]:
         """Bytes on each device, by device id; devices of an abstract mesh are numbered from 0."""
         out: dict[int, int] = {}
+        unnamed: dict[int, int] = {}  # by how many devices an abstract mesh has
         for n, spec in zip(self.counted(), self._columns.specs, strict=True):
             if n and spec.devices and spec.device_nbytes is not None:
-                for device in spec.device_ids or range(spec.devices):
+                if not spec.device_ids:
+                    unnamed[spec.devices] = unnamed.get(spec.devices, 0) + n * spec.device_nbytes
+                for device in spec.device_ids or ():
                     out[device] = out.get(device, 0) + n * spec.device_nbytes
+        running = 0
+        for device in reversed(range(max(unnamed, default=0))):
+            running += unnamed.get(device + 1, 0)
+            out[device] = out.get(device, 0) + running
         return dict(sorted(out.items()))
 
     def replicated_nbytes(self) -> int:

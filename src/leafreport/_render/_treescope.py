@@ -9,6 +9,7 @@ from typing import Any
 from treescope import lowering
 from treescope import rendering_parts as parts
 
+from leafreport._leaf import display_path
 from leafreport._render._rows import DEEPEST, Row, facts, plural, shallow, title
 
 # Rows beyond this are drawn here, in the same form: treescope takes 0.1 to 0.4 ms a row.
@@ -90,7 +91,7 @@ def _node(row: Row, children: list[Any], *, opened: bool) -> Any:
         else parts.text(title(row)),
         parts.custom_style(parts.text(f"  {facts(row)}"), "opacity: 0.8"),
     )
-    path = "/".join(row.path)
+    path = display_path(row.path)
     if not children:
         return parts.build_one_line_tree_node(line=label, path=path)
     # The copy button stands on the node's own line: given as `path` it would follow the last child.

@@ -1,0 +1,164 @@
+import subprocess
+import sys
+from importlib import metadata
+
+import jax.numpy as jnp
+import pytest
+from distributions import TOY, install
+
+from leafreport import Adapter, AdapterError, adapter, adapters, leaf_count
+
+
+def record(name):
+    (found,) = [record for record in adapters() if record.name == name]
+    return found
+
+
+def test_adapters_lists_leafreports_own_through_its_entry_point():
+    flax = record("flax")
+    assert flax.distribution == "leafreport"
+    assert flax.version == metadata.version("leafreport")
+    assert (flax.framework, flax.extra) == ("flax", "flax")
+    try:
+        version = metadata.version("flax")
+    except metadata.PackageNotFoundError:
+        version = None
+    assert flax.framework_version == version
+    assert flax.installed == (version is not None)
+
+
+def test_adapter_of_an_outsider_is_found_and_used(tmp_path, monkeypatch):
+    install(tmp_path, "toy-adapter", {"toy1": "toy1:adapter"}, modules={"toy1": TOY.format(name="toy1")})
+    before = adapters()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [r.name for r in adapters()] == sorted([*(r.name for r in before), "toy1"])
+    toy = record("toy1")
+    assert (toy.distribution, toy.version) == ("toy-adapter", "1.2.3")
+    assert (toy.framework, toy.framework_version, toy.extra, toy.installed) == (None, None, None, True)
+    assert "toy1" not in sys.modules  # listing imports no adapter
+    found = adapter("toy1")
+    assert found.name == "toy1"
+    assert isinstance(found, Adapter)
+    assert found is adapter("toy1")
+    assert leaf_count(0.0, jnp.ones((4, 8)), 5, backend="toy1").tolist() == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("requires", "framework", "version", "installed"),
+    [
+        ((), None, None, True),
+        (("jax",), None, None, True),
+        (('jax>=0.10; extra == "toy2"',), "jax", metadata.version("jax"), True),
+        (
+            ("numpy>=2.0,<9 ; python_version > '3' and extra == 'toy2'",),
+            "numpy",
+            metadata.version("numpy"),
+            True,
+        ),
+        (('no-such-dist[extra]>=1; extra == "toy2"',), "no-such-dist", None, False),
+        (('jax; extra == "toy22"', 'numpy; extra == "xtoy2"'), None, None, True),
+        (('jax; extra == "toy2"', 'numpy; extra == "toy2"'), "jax", metadata.version("jax"), True),
+    ],
+)
+def test_record_reads_the_framework_from_the_extra(
+    requires, framework, version, installed, tmp_path, monkeypatch
+):
+    install(tmp_path, "toy-adapter", {"toy2": "absent:adapter"}, requires=requires)
+    monkeypatch.syspath_prepend(tmp_path)
+    toy = record("toy2")
+    assert (toy.framework, toy.framework_version, toy.installed) == (framework, version, installed)
+    assert toy.extra == (None if framework is None else "toy2")
+
+
+def test_adapter_of_unknown_name_tells_the_known_ones():
+    known = ", ".join(r.name for r in adapters())
+    with pytest.raises(AdapterError, match=rf"^no backend is called 'torch'\. Known: {known}\.$") as caught:
+        adapter("torch")
+    assert isinstance(caught.value, LookupError)
+    with pytest.raises(AdapterError, match=r"^no backend is called 'flaxx'\. Did you mean flax\? Known: "):
+        adapter("flaxx")
+    with pytest.raises(AdapterError, match=r"^no backend is called ''\. Known: "):
+        adapter("")
+
+
+def test_adapter_claimed_by_two_distributions_names_both(tmp_path, monkeypatch):
+    for number in (1, 2):
+        name = f"toy3_{number}"
+        install(
+            tmp_path / name,
+            f"claims-{number}",
+            {"toy3": f"{name}:adapter"},
+            modules={name: TOY.format(name="toy3")},
+        )
+        monkeypatch.syspath_prepend(tmp_path / name)
+        if number == 1:
+            assert adapter("toy3").name == "toy3"  # alone it is taken
+    assert [r.distribution for r in adapters() if r.name == "toy3"] == ["claims-1", "claims-2"]
+    message = r"^the backend 'toy3' is claimed by claims-1 and claims-2\. Uninstall one of them\.$"
+    with pytest.raises(AdapterError, match=message):
+        adapter("toy3")
+    with pytest.raises(AdapterError, match=message):
+        leaf_count(0.0, jnp.ones((4, 8)), 1, backend="toy3")
+
+
+BROKEN = {
+    "absent": ("toy4_absent:adapter", None, "ModuleNotFoundError: No module named 'toy4_absent'"),
+    "raises": ("toy4_raises:adapter", "raise RuntimeError('boom')", "RuntimeError: boom"),
+    "attribute": ("toy4_attribute:adapter", "x = 1", "has no attribute 'adapter'"),
+    "number": ("toy4_number:adapter", "adapter = 1", "toy4_number:adapter is a int."),
+    "class": ("toy4_class:Toy", TOY.format(name="c"), "toy4_class:Toy is the class Toy."),
+    "module": ("toy4_module", "x = 1", "toy4_module is a module."),
+    "half": ("toy4_half:adapter", "class A:\n    name = 'half'\nadapter = A()", "toy4_half:adapter is a A."),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_adapter_errs_only_when_asked_for(kind, tmp_path, monkeypatch):
+    value, code, said = BROKEN[kind]
+    modules = {value.partition(":")[0]: code} if code is not None else {}
+    install(tmp_path, "broken-adapter", {f"toy4-{kind}": value}, modules=modules)
+    before = adapters()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(adapters()) == len(before) + 1
+    if record("flax").installed:
+        assert adapter("flax").name == "flax"
+    with pytest.raises(AdapterError, match=f"^the adapter 'toy4-{kind}' of broken-adapter ") as caught:
+        adapter(f"toy4-{kind}")
+    assert said in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12's own, of a field that is missing
+@pytest.mark.parametrize(
+    ("text", "name", "version"),
+    [
+        ("", "an unknown distribution", ""),
+        ("Version: 1\n", "an unknown distribution", "1"),
+        ("Name: half\n", "half", ""),
+    ],
+)
+def test_distribution_of_damaged_metadata_does_not_hurt_listing(text, name, version, tmp_path, monkeypatch):
+    install(tmp_path, "damaged", {"toy5": "absent:adapter"})
+    (tmp_path / "damaged-1.2.3.dist-info" / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (record("toy5").distribution, record("toy5").version) == (name, version)
+    with pytest.raises(AdapterError, match=rf"^the adapter 'toy5' of {name} does not load"):
+        adapter("toy5")
+
+
+def _loaded(code):
+    names = ("jax", "jaxlib", "flax", "leafreport_flax", "toy6", "toy6_framework")
+    script = f"import sys\nimport leafreport\n{code}\nprint(*[n for n in {names!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_listing_imports_no_adapter_and_building_does(tmp_path):
+    code = "import leafreport\n" + TOY.format(name="toy6").replace("import jax", "import jax, toy6_framework")
+    install(
+        tmp_path, "toy-adapter", {"toy6": "toy6:adapter"}, modules={"toy6": code, "toy6_framework": "x = 1"}
+    )
+    path = f"sys.path.insert(0, {str(tmp_path)!r})\n"
+    assert _loaded(path + "assert 'toy6' in [r.name for r in leafreport.adapters()]") == set()
+    assert _loaded(path + "leafreport.adapter('toy6')") == {"toy6"}
+    built = _loaded(path + "import numpy\nleafreport.leaf_count(0, numpy.ones((1, 2)), 1, backend='toy6')")
+    assert built == {"toy6", "toy6_framework", "jax", "jaxlib"}
