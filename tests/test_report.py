@@ -74,9 +74,15 @@ def test_leaf_by_the_path_of_the_root():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("Dense_2/kernal", r"no leaf is at Dense_2/kernal: the report has 4 leaves. Did you mean Dense_2/kernel"),
+        (
+            "Dense_2/kernal",
+            r"no leaf is at Dense_2/kernal: the report has 4 leaves. Did you mean Dense_2/kernel",
+        ),
         (("Dense_2", "none"), r"no leaf is at Dense_2/none"),
-        ("Dense_10", r'Dense_10 is no leaf but a subtree of 2 leaves. Take its leaves with select\("Dense_10/\*\*"\)'),
+        (
+            "Dense_10",
+            r'Dense_10 is no leaf but a subtree of 2 leaves. Take its leaves with select\("Dense_10/\*\*"\)',
+        ),
         ((), r"\(root\) is no leaf but a subtree of 4 leaves"),
         (("Dense_2", "bias"), r"no leaf is at Dense_2/bias"),
         ("step/", r"no leaf is at step/"),
@@ -97,7 +103,9 @@ def test_name_of_two_paths_is_ambiguous_and_each_path_is_not():
     found = report({"a/b": 1, "a": {"b": 2.0}})
     assert found[("a/b",)].dtype == "int"
     assert found[("a", "b")].dtype == "float"
-    with pytest.raises(PathError, match=r"2 leaves are at a/b: leaves\[0\] \('a', 'b'\), leaves\[1\] \('a/b',\)"):
+    with pytest.raises(
+        PathError, match=r"2 leaves are at a/b: leaves\[0\] \('a', 'b'\), leaves\[1\] \('a/b',\)"
+    ):
         found["a/b"]
 
 
@@ -119,7 +127,9 @@ class Twice:
 
 def test_path_given_twice_is_ambiguous():
     found = report({"a": Twice(1, 2.0)})
-    with pytest.raises(PathError, match=r"2 leaves are at a/same: leaves\[0\], leaves\[1\]. Ask for one by its number"):
+    with pytest.raises(
+        PathError, match=r"2 leaves are at a/same: leaves\[0\], leaves\[1\]. Ask for one by its number"
+    ):
         found[("a", "same")]
     assert [leaf.dtype for leaf in found.leaves] == ["int", "float"]
 
@@ -220,7 +230,9 @@ def test_negative_max_rows_is_refused_everywhere(found, method):
 
 @pytest.mark.parametrize("method", ["to_text", "to_markdown", "to_csv"])
 def test_unknown_sort_is_refused(found, method):
-    with pytest.raises(ValueError, match=r"sort is one of path, bytes, params, not 'byte'. Did you mean bytes\?"):
+    with pytest.raises(
+        ValueError, match=r"sort is one of path, bytes, params, not 'byte'. Did you mean bytes\?"
+    ):
         getattr(found, method)(sort="byte")
 
 

@@ -3,9 +3,9 @@
 Every name is imported when it is first used: `import leafreport` loads no JAX and no NumPy.
 """
 
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-if _TYPE_CHECKING:
+if TYPE_CHECKING:
     from leafreport._adapter import Adapter as Adapter
     from leafreport._adapter import adapter as adapter
     from leafreport._adapter import adapters as adapters
@@ -79,7 +79,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-if not _TYPE_CHECKING:  # to a type checker it would make every misspelt name right
+if not TYPE_CHECKING:  # to a type checker it would make every misspelt name right
 
     def __getattr__(name: str) -> object:
         if name not in _HOME:

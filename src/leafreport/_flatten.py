@@ -160,7 +160,7 @@ class _Walk:
         return children
 
     def _path(self) -> Path:
-        """The path of the next node to be opened, read from the columns: it may be made anew at each flatten."""
+        """The path of the next node to open, from the columns: the node may be made anew at each flatten."""
         nodes = np.flatnonzero(np.frombuffer(b"".join(self.flags), np.bool_))
         stops = 1 + np.cumsum(np.frombuffer(self.counts, np.int32))  # where each node's children end
         entry = int(nodes[len(self.counts)])

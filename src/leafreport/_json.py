@@ -191,7 +191,8 @@ class _Records(dict[Any, int]):
         self.made: list[Any] = []
 
     def code(self, row: dict[str, Any], fields: tuple[str, ...], what: str) -> int:
-        key = tuple(map(_frozen, map(row.get, fields)))
+        # As text, made in C: it tells 1, 1.0 and true apart, of which only one is a dimension.
+        key = repr(list(map(row.get, fields)))
         code = self.get(key)
         if code is None:
             record = self._make(row, what)
@@ -200,15 +201,6 @@ class _Records(dict[Any, int]):
                 self.made.append(record)
             self[key] = code
         return code
-
-
-def _frozen(value: Any) -> Any:
-    # With their types: 1, 1.0 and true are equal keys, and only one of them is a dimension.
-    if isinstance(value, list):
-        return tuple(map(_frozen, value))
-    if isinstance(value, dict):
-        return (dict, *((key, _frozen(item)) for key, item in value.items()))
-    return value if isinstance(value, str) else (type(value), value)
 
 
 class _Reader:
@@ -387,7 +379,7 @@ def _amounts(value: Any, what: str) -> tuple[int, ...]:
 
 
 def _product(shape: tuple[int, ...], most: int) -> int:
-    """The product of a shape, or some number above `most`: a damaged shape can have a product of any length."""
+    """The product of a shape, or a number above `most`: a damaged shape's product can be of any length."""
     if 0 in shape:
         return 0
     product = 1

@@ -210,7 +210,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def format_nbytes(nbytes: int) -> str:
-    """Bytes in binary units, four significant digits at most.
+    """Bytes in binary units, one decimal at most.
 
     >>> format_nbytes(1023), format_nbytes(1536), format_nbytes(5 * 2**40)
     ('1023 B', '1.5 KiB', '5 TiB')
@@ -218,7 +218,7 @@ def format_nbytes(nbytes: int) -> str:
     if nbytes < 1024:
         return f"{nbytes} B"
     exponent = min((nbytes.bit_length() - 1) // 10, len(_UNITS) - 1)
-    if nbytes * 10 >= (1 << (10 * exponent)) * 10235 and exponent < len(_UNITS) - 1:
+    if nbytes * 20 >= (1 << (10 * exponent)) * 20479 and exponent < len(_UNITS) - 1:
         exponent += 1  # 1023.95 KiB would round to "1024 KiB"
     tenths = (nbytes * 10 + (1 << (10 * exponent - 1))) >> (10 * exponent)
     whole, tenth = divmod(tenths, 10)

@@ -14,9 +14,9 @@ from leafreport._columns import Columns
 from leafreport._display import Display
 from leafreport._errors import PathError, ReportFormatError, nearest
 from leafreport._fold import tree_rows
-from leafreport._leaf import Leaf, Node, Path, display_path
+from leafreport._leaf import Leaf, Node, Path, display_path, escape
 from leafreport._render._html import tree_fragment, tree_html
-from leafreport._render._rows import Row
+from leafreport._render._rows import Row, plural
 from leafreport._render._table import Table, table_csv, table_markdown, table_text
 from leafreport._tables import Sort
 from leafreport._totals import Sums, Totals
@@ -197,7 +197,8 @@ class LeafReport:
                 f"{shown} is no leaf but a subtree of {below:,} leaves. "
                 f'Take its leaves with select("{joined}/**").'
             )
-        return f"no leaf is at {shown}: the report has {len(names):,} leaves.{nearest(joined, names[:5000])}"
+        close = escape(nearest(joined, names[:5000]))
+        return f"no leaf is at {shown}: the report has {plural(len(names), 'leaf')}.{close}"
 
     # --- Parts and sums
 

@@ -79,7 +79,7 @@ def _step(pattern: str) -> str:
 
 def _set(body: str) -> str:
     negated = body[0] in "!^"
-    # Escaped: what a regular expression reads in a set, "&&", "||" and "~~" being kept for later versions of it.
+    # Escaped: what a regular expression reads in a set; "&&", "||" and "~~" are kept for its later versions.
     inner = re.sub(r"([\\\[\]&|~^])", r"\\\1", body[1:] if negated else body)
     inner = inner.replace("--", r"-\-")
     return f"(?!/)[{'^' if negated else ''}{inner}]"
@@ -99,7 +99,7 @@ def chosen(names: Iterable[str], include: Iterable[str], exclude: Iterable[str])
 
 
 def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
-    """The columns of the chosen leaves and of the nodes above them; of a lone leaf not chosen, those of None."""
+    """The columns of the chosen leaves and the nodes above them; of a lone leaf not chosen, those of None."""
     entries = np.zeros(len(columns.code), np.bool_)
     entries[columns.leaves[keep]] = True
     kept_before = np.zeros(len(columns.leaves) + 1, np.int32)
