@@ -28,6 +28,20 @@ def test_report_keeps_no_array_alive(make):
     assert found.leaf_count == 2
 
 
+def test_tree_is_let_go_at_once_and_not_when_the_collector_comes_by():
+    array = np.zeros(3)
+    dead = weakref.ref(array)
+    tree = {"a": {"b": array}, "c": [(array,)]}
+    gc.disable()
+    try:
+        found = report(tree)
+        del array, tree
+        assert dead() is None
+    finally:
+        gc.enable()
+    assert found.leaf_count == 2
+
+
 def test_kept_array_is_seen_to_be_alive():
     array = np.zeros(3)
     kept, alive = [array], weakref.ref(array)

@@ -137,7 +137,7 @@ class _Walk:
         self.codes = array("i")
         self._seen = 0
         self._finite: dict[int, Any] = {}
-        self._dicts = _Dicts(self)
+        self._dicts = _Dicts(self.name_table, self.node_table)
         self._classes: dict[type, _Way] = {}
         self._sequences: dict[tuple[type, int], _Way] = {}
         self._fields: dict[type, tuple[tuple[str, ...], array[int], int]] = {}
@@ -294,8 +294,10 @@ class _Walk:
 class _Dicts(dict[tuple[Any, ...], _Way]):
     """How to open plain dicts of str keys, by the keys as inserted."""
 
-    def __init__(self, walk: _Walk) -> None:
-        self._walk = walk
+    def __init__(self, names: Table, nodes: Table) -> None:
+        # The tables, not the walk: a cycle would keep the tree alive until the collector came by.
+        self._names = names
+        self._nodes = nodes
 
     def __missing__(self, keys: tuple[Any, ...]) -> _Way:
         if not set(map(type, keys)) <= {str}:  # 1, 1.0 and True are equal keys of unequal names
@@ -303,8 +305,9 @@ class _Dicts(dict[tuple[Any, ...], _Way]):
         ordered = sorted(keys)
         # JAX sorts a dict by key. Where that is the order of insertion already, values() will do.
         values = dict.values if ordered == list(keys) else operator.itemgetter(*ordered)
-        code = self._walk.code("dict", "dict", "str" if keys else "")
-        self[keys] = way = (values, self._walk.name_ids(ordered), code)
+        ids = array("i", map(self._names.__getitem__, ordered))
+        code = ~self._nodes["dict", "dict", "str" if keys else ""]
+        self[keys] = way = (values, ids, code)
         return way
 
 
