@@ -88,7 +88,7 @@ def test_rows_past_the_most_are_counted(most, lines):
     text = found.to_text(max_rows=most).splitlines()
     left = 4 - lines
     said = (
-        [f"... {left} {'leaf' if left == 1 else 'leaves'} more not shown; the total has all"] if left else []
+        [f"... {left} more {'leaf' if left == 1 else 'leaves'} not shown; the total has all"] if left else []
     )
     assert text[1 + lines :] == [*said, "total  4 leaves, 0 params, 0 B"]
     assert len(found.to_csv(max_rows=most).splitlines()) == 1 + lines
@@ -98,7 +98,7 @@ def test_rows_past_the_most_are_counted(most, lines):
 def test_tree_rows_past_the_most_are_counted(most, rows):
     lines = report(list("abcd")).to_tree(fold=False, max_rows=most).splitlines()
     left = 5 - rows
-    said = [f"... {left} {'row' if left == 1 else 'rows'} more not shown; the sums have all"] if left else []
+    said = [f"... {left} more {'row' if left == 1 else 'rows'} not shown; the sums have all"] if left else []
     assert lines[rows:] == said
 
 

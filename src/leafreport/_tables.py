@@ -30,7 +30,7 @@ def footer(totals: Totals, *, shown: int | None = None, noun: str = "leaf") -> t
             f"replication costs {format_nbytes(totals.replicated_nbytes())}"
         )
     if shown is not None:
-        lines.insert(0, f"... {plural(shown, noun)} more not shown; the total has all")
+        lines.insert(0, f"... {plural(shown, f'more {noun}')} not shown; the total has all")
     return tuple(lines)
 
 

@@ -44,12 +44,12 @@ class Row:
 def plural(count: int, noun: str) -> str:
     """A count and its noun.
 
-    >>> plural(1, "leaf"), plural(1200, "leaf")
-    ('1 leaf', '1,200 leaves')
+    >>> plural(1, "leaf"), plural(1200, "more leaf"), plural(2, "row")
+    ('1 leaf', '1,200 more leaves', '2 rows')
     """
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {'leaves' if noun == 'leaf' else noun + 's'}"
+    return f"{count:,} {noun.removesuffix('f')}ves" if noun.endswith("leaf") else f"{count:,} {noun}s"
 
 
 _PLAIN = ("dict", "list", "tuple", "collections.OrderedDict", "collections.defaultdict")

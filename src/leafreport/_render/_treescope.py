@@ -30,7 +30,7 @@ def tree_text(rows: Sequence[Row], *, max_rows: int | None = None, color: bool =
     if color:
         lines = [_colored(line, row) for line, row in zip(lines, drawn, strict=True)]
     if hidden:
-        lines.append(f"... {plural(hidden, 'row')} more not shown; the sums have all")
+        lines.append(f"... {plural(hidden, 'more row')} not shown; the sums have all")
     return "\n".join(lines) + "\n"
 
 
