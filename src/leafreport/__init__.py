@@ -3,8 +3,7 @@
 Every name is imported when it is first used: `import leafreport` loads no JAX and no NumPy.
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # a type checker takes it for true, and typing need not be imported
 if TYPE_CHECKING:
     from leafreport._adapter import Adapter as Adapter
     from leafreport._adapter import adapter as adapter

@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
 
+TYPE_CHECKING = False  # a type checker takes it for true; typing itself is a fifth of `leafreport --help`
 if TYPE_CHECKING:
+    from typing import NoReturn, TextIO
+
     from leafreport._report import LeafReport
 
 _FORMATS = ("text", "tree", "json", "csv", "markdown", "html")
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done (for `diff`: same); 1 `diff` found differences; 2 trouble, said in one line on standard error.
     """
     if sys.stderr is None:  # closed; print(file=None) would write to standard output
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # pathlib takes a while to import
     arguments = _parser().parse_args(argv)
     if "jax" not in sys.modules and "platform" in arguments:
         # Looking at a model never takes an accelerator from a running job.
@@ -83,7 +84,7 @@ _TARGET_HELP = (
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> "NoReturn":
         self.exit(2, f"leafreport: error: {_safe(message)}. See {self.prog} --help.\n")
 
 
@@ -372,7 +373,7 @@ def _color(arguments: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def _progress(what: str, stream: TextIO | None = None) -> Iterator[None]:
+def _progress(what: str, stream: "TextIO | None" = None) -> Iterator[None]:
     """Says on standard error what takes longer than a second."""
     from threading import Timer
 
