@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 
@@ -81,6 +82,7 @@ def test_zero_layers_are_the_identity():
 
 def live(make):
     """How many more arrays live once something is made, and is still held."""
+    gc.collect()  # what other tests left must not go meanwhile
     before = len(jax.live_arrays())
     held = make()
     return len(jax.live_arrays()) - before, held

@@ -140,10 +140,11 @@ def test_factory_is_traced_and_equals_its_real_result(here):
 def test_factory_makes_no_array(here):
     """52 GiB are told without being made; assigned to a name they would be made at import."""
     here(models="import jax.numpy as jnp\ndef big():\n    return {'w': jnp.zeros((1024, 1024, 1024, 13))}")
-    before = len(jax.live_arrays())
+    before = set(map(id, jax.live_arrays()))
     found = load("models:big")
     assert found.nbytes == 13 * 4 * 2**30
-    assert len(jax.live_arrays()) == before
+    # Arrays that other tests left may go at any time; none may come.
+    assert set(map(id, jax.live_arrays())) <= before
 
 
 def test_equinox_and_nnx_models(here):
