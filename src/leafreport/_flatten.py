@@ -8,7 +8,6 @@ Only registered flatten functions and the ordering of dict keys run. No leaf is 
 """
 
 import operator
-import sys
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
@@ -20,8 +19,9 @@ from jax import tree_util
 
 from leafreport._columns import Columns, preorder
 from leafreport._describe import Table, describe, type_name
-from leafreport._errors import FlattenError
-from leafreport._leaf import Node, NodeKind, Path, display_path
+from leafreport._endless import depth_limit, endless, never_ends, too_deep, unflattenable
+from leafreport._keys import key_name, text
+from leafreport._leaf import Node, NodeKind, Path
 from leafreport._model import Model
 from leafreport._report import LeafReport
 
@@ -227,11 +227,11 @@ class _Walk:
             found, aux = tree_util.default_registry.flatten_one_level(node)
             found = list(found)
         except Exception as error:
-            raise _unflattenable(self._path(), node, error) from error
+            raise unflattenable(self._path(), node, error) from error
         fields = getattr(kind, "_fields", None)
         if issubclass(kind, tuple) and aux is kind and fields is not None:
             # JAX 0.10.2 gives every field of a namedtuple the first one's name where it gives keys.
-            ids = self.name_ids(map(_text, fields))
+            ids = self.name_ids(map(text, fields))
             code = self.code("namedtuple", type_name(kind), "attribute" if found else "")
             if len(ids) == len(found):
                 self._classes[kind] = (tuple.__iter__, ids, code)
@@ -252,7 +252,7 @@ class _Walk:
                 return ids, code
         try:
             keyed, _ = tree_util.default_registry.flatten_one_level_with_keys(node)
-            named = [_key(key) for key, _ in keyed]
+            named = [key_name(key) for key, _ in keyed]
         except Exception:  # noqa: BLE001  # any class' own code; its children are known all the same
             named = []
         if len(named) != len(found):
@@ -279,16 +279,16 @@ class _Walk:
                 return
             self._seen = size
         elif depth > _DEEP:
-            if depth > _deepest():
-                raise _too_deep()
+            if depth > depth_limit():
+                raise too_deep()
             return
         suspects = list(compress(nodes, self.counts[opened:]))
         if depth < _DEEP:
             ids = np.fromiter(map(id, suspects), np.int64, len(suspects))
             _, first, times = np.unique(ids, return_index=True, return_counts=True)
             suspects = [suspects[i] for i in first[times > 1].tolist()]
-        if any(_never_ends(node, self._finite) for node in suspects):
-            raise _endless(self.tree)
+        if any(never_ends(node, self._finite) for node in suspects):
+            raise endless(self.tree)
 
 
 class _Dicts(dict[tuple[Any, ...], _Way]):
@@ -313,140 +313,3 @@ class _Dicts(dict[tuple[Any, ...], _Way]):
 
 _SEQUENCES = (list, tuple)
 _STANDARD = ("builtins", "collections")
-
-
-def _text(name: object) -> str:
-    """A name as an exact `str`: of a subclass of str the characters, of anything else its `str()`."""
-    return str.__str__(name) if isinstance(name, str) else str(name)
-
-
-def _key(key: object) -> tuple[str, str]:
-    """The name a key entry gives, and what kind of key it is."""
-    match key:
-        case tree_util.DictKey(key=inner):
-            return _text(inner), "str" if isinstance(inner, str) else type(inner).__name__
-        case tree_util.GetAttrKey(name=inner):
-            return _text(inner), "attribute"
-        case tree_util.SequenceKey(idx=inner) | tree_util.FlattenedIndexKey(key=inner):
-            return _text(inner), "index"
-        case _:
-            return str(key), type(key).__name__
-
-
-# --- What stops a flatten -----------------------------------------------------------------------------------
-
-
-def _one_level(node: Any) -> list[Any]:
-    """A node's children; none where it is a leaf, or cannot be opened and is not what is looked for."""
-    try:
-        return list(tree_util.default_registry.flatten_one_level(node)[0])
-    except Exception:  # noqa: BLE001  # any class' own code, or None for a leaf, which has no children
-        return []
-
-
-def _step(node: Any, place: int) -> str:
-    try:
-        if isinstance(node, tuple) and hasattr(node, "_fields"):
-            return _text(node._fields[place])
-        return _key(tree_util.default_registry.flatten_one_level_with_keys(node)[0][place][0])[0]
-    except Exception:  # noqa: BLE001  # a name for an error message: the position will do
-        return str(place)
-
-
-def _shortened(path: Path) -> str:
-    return display_path(path) if len(path) <= 12 else f".../{display_path(path[-12:])}"
-
-
-def _unflattenable(path: Path, node: Any, error: Exception) -> FlattenError:
-    where = _shortened(path)
-    if isinstance(node, dict):
-        kinds = sorted({type(key).__name__ for key in node})
-        return FlattenError(
-            f"cannot flatten the {type(node).__name__} at {where}: JAX sorts dict keys, and keys of type "
-            f"{', '.join(kinds)} cannot be compared with one another. Use keys of one type, or str(key)."
-        )
-    return FlattenError(
-        f"cannot flatten the {type_name(type(node))} at {where}: its own flatten function raised "
-        f"{type(error).__name__}: {error}"
-    )
-
-
-def _never_ends(node: Any, finite: dict[int, Any]) -> bool:
-    """Whether a node holds itself at some depth, or is deeper than any flatten goes.
-
-    Args:
-        node: where to begin.
-        finite: nodes known to end, by id; grows. It keeps them alive, so that no id is used again.
-    """
-    if id(node) in finite:
-        return False
-    trail = [(node, iter(_one_level(node)))]
-    above = {id(node)}
-    deepest = _deepest()
-    while trail:
-        node, children = trail[-1]
-        for child in children:
-            if id(child) in above or len(trail) > deepest:
-                return True
-            if id(child) not in finite and (found := _one_level(child)):
-                trail.append((child, iter(found)))
-                above.add(id(child))
-                break
-        else:
-            trail.pop()
-            above.discard(id(node))
-            finite[id(node)] = node
-    return False
-
-
-def _endless(tree: Any) -> FlattenError:
-    """Why a tree has no end: it contains itself, or makes its nodes as it is flattened."""
-    done: dict[int, Any] = {}
-    trail: list[tuple[Any, list[Any], int]] = []
-    above: dict[int, int] = {}
-    node: Any = tree
-    while True:
-        children = _one_level(node)
-        above[id(node)] = len(trail)
-        trail.append((node, children, -1))
-        while trail:
-            node, children, place = trail[-1]
-            if place + 1 < len(children):
-                break
-            trail.pop()
-            above.pop(id(node), None)
-            done[id(node)] = node
-        else:
-            break
-        trail[-1] = (node, children, place + 1)
-        node = children[place + 1]
-        if len(trail) > _deepest():
-            break
-        if id(node) in above:
-            steps = [_step(at, place) for at, _, place in trail]
-            inner, outer = tuple(steps), tuple(steps[: above[id(node)]])
-            return FlattenError(
-                f"the tree contains itself: {_shortened(inner)} is the same object as {_shortened(outer)}, "
-                "so it has no end. Break the cycle, or hold one of the two outside."
-            )
-        if id(node) in done:
-            node = None
-    return _too_deep()
-
-
-def _too_deep() -> FlattenError:
-    return FlattenError(
-        f"the tree is more than {_deepest():,} levels deep, deeper than JAX can flatten at Python's "
-        f"recursion limit of {sys.getrecursionlimit():,}. Make it shallower (a flat dict), or raise "
-        "sys.setrecursionlimit."
-    )
-
-
-def _deepest() -> int:
-    """More levels than JAX takes.
-
-    JAX is never asked how deep it can go. Where it fails, 0.10.2 does not give back what it took of Python's
-    recursion limit, and the thread can call nothing any more; in a list that holds itself twice it runs on.
-    """
-    # From Python 3.12 on, C code has a limit of its own, which no one can read.
-    return sys.getrecursionlimit() if sys.version_info < (3, 12) else 100_000
