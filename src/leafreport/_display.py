@@ -1,5 +1,6 @@
 """The order leaves are shown in, and the names they are shown by."""
 
+import operator
 from functools import cached_property
 
 import numpy as np
@@ -68,10 +69,10 @@ class Display:
         offset = np.empty(len(order), np.int64)
         offset[order] = 1 + before - before[since]
         offset[0] = 0
-        place = [0] * len(order)
-        for entry, (above, step) in enumerate(zip(columns.parent.tolist(), offset.tolist(), strict=True)):
-            place[entry] = place[above] + step
-        return np.argsort(np.array(place)[columns.leaves], kind="stable").astype(np.int32)
+        place = np.zeros(len(order), np.int64)
+        for level in columns.levels()[1:]:
+            place[level] = place[columns.parent[level]] + offset[level]
+        return np.argsort(place[columns.leaves], kind="stable").astype(np.int32)
 
     def leaf_names(self) -> list[str]:
         """Every leaf's whole path as shown, in flatten order."""
@@ -79,21 +80,13 @@ class Display:
         if columns.code[0] >= 0:
             return ["(root)"]
         prefix = {0: ""}
-        out: list[str] = []
-        for entry, (above, name, code) in enumerate(
-            zip(
-                columns.parent[1:].tolist(),
-                columns.name[1:].tolist(),
-                columns.code[1:].tolist(),
-                strict=True,
-            ),
-            1,
-        ):
-            if code < 0:
-                prefix[entry] = f"{prefix[above]}{names[name]}/"
-            else:
-                out.append(prefix[above] + names[name])
-        return out
+        nodes = np.flatnonzero(columns.code < 0)[1:]
+        rows = (nodes, columns.parent[nodes], columns.name[nodes])
+        for entry, parent, name in zip(*(row.tolist() for row in rows), strict=True):
+            prefix[entry] = f"{prefix[parent]}{names[name]}/"
+        above = map(prefix.__getitem__, columns.parent[columns.leaves].tolist())
+        own = map(names.__getitem__, columns.name[columns.leaves].tolist())
+        return list(map(operator.add, above, own))
 
 
 def _ranks(ordered: list[str], names: tuple[str, ...]) -> Ints:
