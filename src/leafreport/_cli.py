@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 TYPE_CHECKING = False  # a type checker takes it for true; typing itself is a fifth of `leafreport --help`
 if TYPE_CHECKING:
-    from typing import NoReturn, TextIO
+    from typing import NoReturn
 
     from leafreport._report import LeafReport
 
@@ -315,7 +315,6 @@ def _print_view(found: "LeafReport", arguments: argparse.Namespace) -> None:
     depth, rows, sort = arguments.depth, arguments.max_rows, arguments.sort
     terminal = sys.stdout.isatty()
     fold = terminal if arguments.fold is None else arguments.fold
-    write = sys.stdout.write
     with _progress("drawing"):
         match arguments.format:
             case "json":
@@ -330,10 +329,10 @@ def _print_view(found: "LeafReport", arguments: argparse.Namespace) -> None:
                 text = shown.to_tree(fold=fold, depth=depth, max_rows=rows, color=_color(arguments))
             case _:
                 text = shown.to_text(fold=fold, depth=depth, sort=sort, max_rows=rows)
-    write(text)
+    sys.stdout.write(text)
     if len(shown) != len(found) and arguments.format in ("text", "tree", "markdown"):
         left_out = len(found) - len(shown)
-        print(f"not selected  {left_out:,} of {len(found):,} leaves; all of them: {repr(found)[13:-1]}")
+        print(f"not selected  {left_out:,} of {len(found):,} leaves; all of them: {found.summary()}")
 
 
 def _refuse_unused(arguments: argparse.Namespace) -> None:
@@ -373,14 +372,15 @@ def _color(arguments: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def _progress(what: str, stream: "TextIO | None" = None) -> Iterator[None]:
+def _progress(what: str) -> Iterator[None]:
     """Says on standard error what takes longer than a second."""
     from threading import Timer
 
     from leafreport._leaf import escape
 
-    out = stream or sys.stderr
-    timer = Timer(_SLOW_SECONDS, lambda: print(f"leafreport: {escape(what)} ...", file=out, flush=True))
+    timer = Timer(
+        _SLOW_SECONDS, lambda: print(f"leafreport: {escape(what)} ...", file=sys.stderr, flush=True)
+    )
     timer.daemon = True
     timer.start()
     try:

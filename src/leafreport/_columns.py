@@ -55,22 +55,41 @@ class Columns:
         return np.flatnonzero(self.code >= 0).astype(np.int32)
 
     @cached_property
+    def leaf_code(self) -> Ints:
+        """The leaves' places in `specs`: i32[leaves]."""
+        return self.code[self.leaves]
+
+    @cached_property
     def leaf_start(self) -> Ints:
         """How many leaves come before each entry: i32[entries + 1]."""
         start = np.zeros(len(self.code) + 1, np.int32)
         np.cumsum(self.code >= 0, out=start[1:])
         return start
 
+    def leaf_total(self, entry: int) -> int:
+        """How many leaves are in an entry's subtree."""
+        return int(self.leaf_start[self.end[entry]] - self.leaf_start[entry])
+
     @cached_property
-    def _children(self) -> tuple[Ints, Ints]:
-        # Sorted by parent, stably: siblings stay in flatten order. The root comes first (parent -1).
+    def shared(self) -> dict[int, list[int]]:
+        """The leaves' numbers that are one object, by the first of them; no leaf that is alone."""
+        if self.first is None:
+            return {}
+        groups: dict[int, list[int]] = {}
+        for leaf, first in enumerate(self.first.tolist()):
+            groups.setdefault(first, []).append(leaf)
+        return {first: leaves for first, leaves in groups.items() if len(leaves) > 1}
+
+    @cached_property
+    def by_parent(self) -> tuple[Ints, Ints]:
+        """The entries, siblings together in flatten order, root first; and where each one's children are."""
         order = np.argsort(self.parent, kind="stable").astype(np.int32)
         start = np.searchsorted(self.parent[order], np.arange(len(order) + 1)).astype(np.int32)
         return order, start
 
     def children(self, entry: int) -> Ints:
         """The entries of a node's children, in flatten order."""
-        order, start = self._children
+        order, start = self.by_parent
         return order[start[entry] : start[entry + 1]]
 
     def levels(self) -> list[Ints]:
@@ -88,6 +107,22 @@ class Columns:
             steps.append(self.names[self.name[entry]])
             entry = parent
         return tuple(reversed(steps))
+
+    def paths(self) -> tuple[Path, ...]:
+        """Every leaf's path, in flatten order."""
+        if self.code[0] >= 0:
+            return ((),)
+        above: dict[int, Path] = {0: ()}
+        out: list[Path] = []
+        rows = zip(self.parent.tolist(), self.name.tolist(), self.code.tolist(), strict=True)
+        for entry, (parent, name, code) in enumerate(rows):
+            if entry:
+                path = (*above[parent], self.names[name])
+                if code < 0:
+                    above[entry] = path
+                else:
+                    out.append(path)
+        return tuple(out)
 
     def same(self, other: "Columns") -> bool:
         """Whether both hold the same tree, however their tables are numbered."""
@@ -187,7 +222,7 @@ def signatures(
         known: the signatures given so far; shared between trees that are compared.
         chosen: the entries to sign, in order, with all that is below them; every one when not given.
     """
-    order, start = columns._children
+    order, start = columns.by_parent
     name = name[order]
     at = np.empty(len(order), np.int32)
     at[order] = np.arange(len(order), dtype=np.int32)
@@ -207,6 +242,14 @@ def signatures(
         out[entry] = signature
         found[place[entry]] = signature
     return out
+
+
+def run_starts(ordered: np.ndarray) -> np.ndarray:
+    """For each value, in an order that has equal ones together, where the first of them stands."""
+    opens = np.ones(len(ordered), np.bool_)
+    opens[1:] = ordered[1:] != ordered[:-1]
+    starts: np.ndarray = np.maximum.accumulate(np.where(opens, np.arange(len(ordered)), 0))
+    return starts
 
 
 def _running(values: Ints) -> Ints:

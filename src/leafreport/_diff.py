@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leafreport._columns import Columns, Ints, signatures
+from leafreport._columns import Columns, Ints, run_starts, signatures
 from leafreport._errors import DifferenceError
 from leafreport._facts import Fact, leaf_facts, node_facts
 from leafreport._leaf import Leaf, Path, display_path, escape
@@ -264,9 +264,7 @@ class _Comparison:
             new[b : self.right.end[b]] = False
         self._leafless(self.left, gone, twin < 0, removed=True)
         self._leafless(self.right, new, ~np.isin(numbers[1], numbers[0]), removed=False)
-        renamed = [
-            Renamed(self.left.path(a), self.right.path(b), _leaf_total(self.left, a)) for a, b in moves
-        ]
+        renamed = [Renamed(self.left.path(a), self.right.path(b), self.left.leaf_total(a)) for a, b in moves]
         return (
             np.flatnonzero(gone & (self.left.code >= 0)).tolist(),
             np.flatnonzero(new & (self.right.code >= 0)).tolist(),
@@ -315,7 +313,7 @@ class _Comparison:
             if (
                 entry >= past
                 and len(on_left[mark]) == len(there) == 1
-                and _leaf_total(self.left, entry)
+                and self.left.leaf_total(entry)
                 and self._still_itself(entry, there[0])
             ):
                 moves.append((entry, there[0]))
@@ -373,12 +371,8 @@ def _path_numbers(
 def _occurrences(keys: np.ndarray) -> np.ndarray:
     """For each key how many equal ones come before it."""
     order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    opens = np.ones(len(keys), np.bool_)
-    opens[1:] = ordered[1:] != ordered[:-1]
-    place = np.arange(len(keys))
     out = np.empty(len(keys), np.int64)
-    out[order] = place - np.maximum.accumulate(np.where(opens, place, 0))
+    out[order] = np.arange(len(keys)) - run_starts(keys[order])
     return out
 
 
@@ -387,11 +381,6 @@ def _by_mark(marks: list[int], chosen: np.ndarray) -> dict[int, list[int]]:
     for entry in np.flatnonzero(chosen).tolist():
         out.setdefault(marks[entry], []).append(entry)
     return out
-
-
-def _leaf_total(columns: Columns, entry: int) -> int:
-    start = columns.leaf_start
-    return int(start[columns.end[entry]] - start[entry])
 
 
 def _leaves(report: LeafReport, entries: Sequence[int]) -> tuple[Leaf, ...]:

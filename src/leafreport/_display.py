@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from leafreport._columns import Columns, Ints
+from leafreport._columns import Columns, Ints, run_starts
 from leafreport._leaf import display_name, natural_key
 
 
@@ -31,7 +31,7 @@ class Display:
         columns = self._columns
         if len(columns.code) < 3:
             return None
-        order, _ = columns._children
+        order, _ = columns.by_parent
         name, parent = columns.name[order[1:]], columns.parent[order[1:]]
         siblings = parent[1:] == parent[:-1]
         natural = _ranks(sorted(columns.names, key=natural_key), columns.names)
@@ -63,9 +63,7 @@ class Display:
         order = np.lexsort((self._rank, columns.parent))
         size = (columns.end - np.arange(len(columns.end)))[order]
         before = np.cumsum(size) - size
-        parent = columns.parent[order]
-        opens = np.r_[True, parent[1:] != parent[:-1]]
-        since = np.maximum.accumulate(np.where(opens, np.arange(len(order)), 0))
+        since = run_starts(columns.parent[order])
         offset = np.empty(len(order), np.int64)
         offset[order] = 1 + before - before[since]
         offset[0] = 0

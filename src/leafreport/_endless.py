@@ -55,60 +55,54 @@ def never_ends(node: Any, finite: dict[int, Any]) -> bool:
         node: where to begin.
         finite: nodes known to end, by id; grows. It keeps them alive, so that no id is used again.
     """
-    if id(node) in finite:
-        return False
-    trail = [(node, iter(_one_level(node)))]
-    above = {id(node)}
+    return _without_end(node, finite) is not None
+
+
+def endless(tree: Any) -> FlattenError:
+    """What to say of a tree that has no end: it contains itself, or makes its nodes as it is flattened."""
+    trail = _without_end(tree, {})
+    if trail is None:
+        return too_deep()
+    *trail, (last, _) = trail
+    above = next((i for i, (node, _) in enumerate(trail) if node is last), None)
+    if above is None:
+        return too_deep()
+    steps = tuple(_step(node, place) for node, place in trail)
+    return FlattenError(
+        f"the tree contains itself: {_shortened(steps)} is the same object as {_shortened(steps[:above])}, "
+        "so it has no end. Break the cycle, or hold one of the two outside."
+    )
+
+
+def _without_end(root: Any, finite: dict[int, Any]) -> list[tuple[Any, int]] | None:
+    """The way down to the first node that is itself above, or too deep; None where all ends.
+
+    Each step is a node and which of its children is next; of the last, which comes again, -1.
+    """
+    if id(root) in finite:
+        return None
+    trail = [(root, enumerate(_one_level(root)))]
+    places: list[int] = []
+    above = {id(root)}
     most = depth_limit()
     while trail:
         node, children = trail[-1]
-        for child in children:
+        for place, child in children:
             if id(child) in above or len(trail) > most:
-                return True
+                nodes = [node for node, _ in trail]
+                return [*zip(nodes, [*places, place], strict=True), (child, -1)]
             if id(child) not in finite and (found := _one_level(child)):
-                trail.append((child, iter(found)))
+                trail.append((child, enumerate(found)))
+                places.append(place)
                 above.add(id(child))
                 break
         else:
             trail.pop()
+            if places:
+                places.pop()
             above.discard(id(node))
             finite[id(node)] = node
-    return False
-
-
-def endless(tree: Any) -> FlattenError:
-    """Why a tree has no end: it contains itself, or makes its nodes as it is flattened."""
-    done: dict[int, Any] = {}
-    trail: list[tuple[Any, list[Any], int]] = []
-    above: dict[int, int] = {}
-    node: Any = tree
-    while True:
-        children = _one_level(node)
-        above[id(node)] = len(trail)
-        trail.append((node, children, -1))
-        while trail:
-            node, children, place = trail[-1]
-            if place + 1 < len(children):
-                break
-            trail.pop()
-            above.pop(id(node), None)
-            done[id(node)] = node
-        else:
-            break
-        trail[-1] = (node, children, place + 1)
-        node = children[place + 1]
-        if len(trail) > depth_limit():
-            break
-        if id(node) in above:
-            steps = [_step(at, place) for at, _, place in trail]
-            inner, outer = tuple(steps), tuple(steps[: above[id(node)]])
-            return FlattenError(
-                f"the tree contains itself: {_shortened(inner)} is the same object as {_shortened(outer)}, "
-                "so it has no end. Break the cycle, or hold one of the two outside."
-            )
-        if id(node) in done:
-            node = None
-    return too_deep()
+    return None
 
 
 def too_deep() -> FlattenError:

@@ -66,9 +66,6 @@ def _placement_texts(left: Spec, right: Spec) -> tuple[str, str]:
     return a, b
 
 
-_DICTS = ("dict", "collections.OrderedDict", "collections.defaultdict")
-
-
 def node_facts(left: Node, right: Node) -> tuple[list[Fact], list[Fact]]:
     """What differs between two containers, and what of it a save does by itself."""
     if left == right:

@@ -68,20 +68,12 @@ def dump(columns: Columns) -> str:
         "nbytes": sums.nbytes,
         "repeated_nbytes": sums.repeated_nbytes,
     }
+    shared = list(map(json.dumps, columns.shared.values()))
     lines = [json.dumps(sums_row)[:-1]]
-    for title, body in (("nodes", nodes), ("leaves", leaves), ("shared", _shared_rows(columns))):
+    for title, body in (("nodes", nodes), ("leaves", leaves), ("shared", shared)):
         text = ",\n".join(body)
         lines.append(f'"{title}": [\n{text}\n]' if body else f'"{title}": []')
     return ",\n".join(lines) + "}\n"
-
-
-def _shared_rows(columns: Columns) -> list[str]:
-    if columns.first is None:
-        return []
-    groups: dict[int, list[int]] = {}
-    for leaf, first in enumerate(columns.first.tolist()):
-        groups.setdefault(first, []).append(leaf)
-    return [json.dumps(group) for group in groups.values() if len(group) > 1]
 
 
 def _spec_fields(spec: Spec) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, get_args, overload
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from leafreport._display import Display
 from leafreport._errors import PathError, ReportFormatError, nearest
 from leafreport._fold import tree_rows
 from leafreport._leaf import Leaf, Node, Path, display_path, escape
+from leafreport._leaves import Leaves
 from leafreport._render._html import tree_fragment, tree_html
 from leafreport._render._rows import Row, plural
 from leafreport._render._table import Table, table_csv, table_markdown, table_text
@@ -108,27 +109,14 @@ class LeafReport:
         return self._totals.replicated_nbytes()
 
     @property
-    def leaves(self) -> "Leaves":
+    def leaves(self) -> Leaves:
         """The leaves in flatten order, each made when it is asked for."""
-        return Leaves(self)
+        return Leaves(self._columns)
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every leaf's path, in flatten order. Cost: one tuple a leaf, made anew each time."""
-        columns = self._columns
-        if columns.code[0] >= 0:
-            return ((),)
-        above: dict[int, Path] = {0: ()}
-        out: list[Path] = []
-        rows = zip(columns.parent.tolist(), columns.name.tolist(), columns.code.tolist(), strict=True)
-        for entry, (parent, name, code) in enumerate(rows):
-            if entry:
-                path = (*above[parent], columns.names[name])
-                if code < 0:
-                    above[entry] = path
-                else:
-                    out.append(path)
-        return tuple(out)
+        return self._columns.paths()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -251,7 +239,7 @@ class LeafReport:
         (text). Numbers are int64 where every leaf has one that fits; else objects, None where there is none.
         """
         columns = self._columns
-        codes = columns.code[columns.leaves]
+        codes = columns.leaf_code
         specs = columns.specs
         paths = self.paths
         return {
@@ -267,6 +255,10 @@ class LeafReport:
         }
 
     # --- Text
+
+    def summary(self) -> str:
+        """The totals in one line."""
+        return _tables.sums_text(self._totals.whole)
 
     def to_text(
         self,
@@ -387,7 +379,7 @@ class LeafReport:
         return tree_fragment(self._rows(fold=True), _tables.footer(self._totals))
 
     def __repr__(self) -> str:
-        return f"<LeafReport: {_tables.sums_text(self._totals.whole)}>"
+        return f"<LeafReport: {self.summary()}>"
 
     def __str__(self) -> str:
         return self.to_text().rstrip("\n")
@@ -426,72 +418,9 @@ class LeafReport:
                 groups.append((columns.path(entry), sums))
         return groups
 
-    @cached_property
-    def _shared(self) -> dict[int, list[int]]:
-        """For each leaf that is not alone, by its group's first leaf: the leaves that are one object."""
-        if self._columns.first is None:
-            return {}
-        groups: dict[int, list[int]] = {}
-        for leaf, first in enumerate(self._columns.first.tolist()):
-            groups.setdefault(first, []).append(leaf)
-        return {first: leaves for first, leaves in groups.items() if len(leaves) > 1}
-
     def _rows(self, *, fold: bool, depth: int | None = None) -> list[Row]:
         _check(depth=depth)
         return tree_rows(self._columns, self._display, self._totals, fold=fold, depth=depth)
-
-
-class Leaves(Sequence[Leaf]):
-    """A report's leaves, each made when it is asked for."""
-
-    __slots__ = ("_report",)
-
-    def __init__(self, report: LeafReport) -> None:
-        self._report = report
-
-    def __len__(self) -> int:
-        return self._report.leaf_count
-
-    @overload
-    def __getitem__(self, index: int) -> Leaf: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Leaf, ...]: ...
-    def __getitem__(self, index: int | slice) -> Leaf | tuple[Leaf, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
-        number = range(len(self))[index]
-        columns = self._report._columns
-        return self._leaf(number, columns.path(int(columns.leaves[number])))
-
-    def __iter__(self) -> Iterator[Leaf]:
-        return (self._leaf(number, path) for number, path in enumerate(self._report.paths))
-
-    def _leaf(self, number: int, path: Path) -> Leaf:
-        columns = self._report._columns
-        spec = columns.specs[columns.code[columns.leaves[number]]]
-        return Leaf(
-            path=path,
-            shape=spec.shape,
-            dtype=spec.dtype,
-            kind=spec.kind,
-            size=spec.size,
-            nbytes=spec.nbytes,
-            sharding=spec.sharding,
-            device_nbytes=spec.device_nbytes,
-            shared_with=self._shared_with(number),
-            weak_type=spec.weak_type,
-            type=spec.type,
-        )
-
-    def _shared_with(self, number: int) -> tuple[Path, ...]:
-        columns = self._report._columns
-        if columns.first is None:
-            return ()
-        group = self._report._shared.get(int(columns.first[number]), ())
-        return tuple(columns.path(int(columns.leaves[n])) for n in group if n != number)
-
-    def __repr__(self) -> str:
-        return f"<{len(self):,} leaves>"
 
 
 def _check(*, depth: int | None = None, sort: str = "path", max_rows: int | None = None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from leafreport._columns import Columns, Ints, subtree_ends
+from leafreport._columns import Columns, Ints
 from leafreport._errors import PatternError
 from leafreport._leaf import Node
 
@@ -107,9 +107,10 @@ def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
     start = columns.leaf_start
     entries |= kept_before[start[columns.end]] > kept_before[start[:-1]]
     entries[0] = True
-    number = np.cumsum(entries, dtype=np.int32) - 1
+    before = np.zeros(len(entries) + 1, np.int32)  # how many entries are kept before each
+    np.cumsum(entries, out=before[1:])
     parent = columns.parent[entries]
-    parent[1:] = number[parent[1:]]
+    parent[1:] = before[parent[1:]]
     code = columns.code[entries]
     nodes = columns.nodes
     if columns.code[0] >= 0 and not keep[0]:  # a root that is a leaf, and not chosen
@@ -118,7 +119,7 @@ def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
     used, code[code >= 0] = np.unique(code[code >= 0], return_inverse=True)
     return Columns(
         parent=parent,
-        end=subtree_ends(parent),
+        end=before[columns.end[entries]],
         name=columns.name[entries],
         code=code,
         names=columns.names,

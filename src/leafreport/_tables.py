@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from leafreport._columns import Columns
 from leafreport._display import Display
@@ -17,7 +17,7 @@ from leafreport._totals import Sums, Totals
 Sort = Literal["path", "bytes", "params"]
 
 
-def footer(totals: Totals, *, shown: int | None = None, noun: str = "leaf") -> tuple[str, ...]:
+def footer(totals: Totals, *, hidden: int = 0, noun: str = "leaf") -> tuple[str, ...]:
     """The lines under a table: the totals, which never depend on what is shown."""
     whole = totals.whole
     lines = [f"total  {sums_text(whole)}"]
@@ -29,8 +29,8 @@ def footer(totals: Totals, *, shown: int | None = None, noun: str = "leaf") -> t
             f"devices  {len(devices)}, at most {format_nbytes(most)} ({most:,} B) on one (device {device}); "
             f"replication costs {format_nbytes(totals.replicated_nbytes())}"
         )
-    if shown is not None:
-        lines.insert(0, f"... {plural(shown, f'more {noun}')} not shown; the total has all")
+    if hidden:
+        lines.insert(0, f"... {plural(hidden, f'more {noun}')} not shown; the total has all")
     return tuple(lines)
 
 
@@ -56,14 +56,9 @@ def leaf_table(
 ) -> Table:
     """One line a leaf: path, shape, dtype, elements, bytes, and sharding where there is one."""
     specs = columns.specs
-    codes = columns.code[columns.leaves].tolist()
-    order = _sorted_leaves(columns, display, sort)
-    hidden = None
-    if max_rows is not None and len(order) > max_rows:
-        hidden = len(order) - max_rows
-        order = order[:max_rows]
+    order, hidden = _first_of(_sorted_leaves(columns, display, sort), max_rows)
     names = display.leaf_names()
-    shown = list(map(codes.__getitem__, order))
+    shown = columns.leaf_code[order].tolist()
 
     def column(title: str, cell: Callable[[Spec], str], align: Literal["left", "right"] = "left") -> Column:
         return Column(title, list(map(cell, specs)), shown, align)
@@ -79,9 +74,8 @@ def leaf_table(
         made.append(column("device bytes", lambda spec: _nbytes(spec.device_nbytes, True), "right"))
         made.append(column("sharding", lambda spec: escape(str(spec.sharding or ""))))
     if columns.first is not None:
-        first = columns.first.tolist()
-        made.append(Column("shared with", [names[first[n]] if first[n] != n else "" for n in order]))
-    return Table(tuple(made), footer(totals, shown=hidden))
+        made.append(Column("shared with", _shared_with(columns, names, order)))
+    return Table(tuple(made), footer(totals, hidden=hidden))
 
 
 def csv_table(
@@ -94,8 +88,7 @@ def csv_table(
     """One record a leaf, every fact raw; `steps` is the exact path as a JSON list."""
     specs = columns.specs
     order = _sorted_leaves(columns, display, sort)[:max_rows]
-    codes = columns.code[columns.leaves].tolist()
-    shown = list(map(codes.__getitem__, order))
+    shown = columns.leaf_code[order].tolist()
     names = display.leaf_names()
     paths = [columns.path(entry) for entry in columns.leaves[order].tolist()]
 
@@ -103,10 +96,6 @@ def csv_table(
         cells = (cell(spec) for spec in specs)
         return Column(title, ["" if value is None else str(value) for value in cells], shown)
 
-    shared = [""] * len(order)
-    if columns.first is not None:
-        first = columns.first.tolist()
-        shared = [names[first[n]] if first[n] != n else "" for n in order]
     return Table(
         (
             Column("path", list(map(names.__getitem__, order))),
@@ -118,7 +107,7 @@ def csv_table(
             column("nbytes", lambda spec: spec.nbytes),
             column("device_nbytes", lambda spec: spec.device_nbytes),
             column("sharding", lambda spec: escape(str(spec.sharding or ""))),
-            Column("shared_with", shared),
+            Column("shared_with", _shared_with(columns, names, order)),
         )
     )
 
@@ -127,9 +116,26 @@ def _sorted_leaves(columns: Columns, display: Display, sort: Sort) -> list[int]:
     order: list[int] = display.leaf_order.tolist()
     if sort != "path":
         amount = [_amount(spec, sort) for spec in columns.specs]
-        codes = columns.code[columns.leaves].tolist()
+        codes = columns.leaf_code.tolist()
         order.sort(key=lambda leaf: -amount[codes[leaf]])
     return order
+
+
+_T = TypeVar("_T")
+
+
+def _first_of(rows: list[_T], most: int | None) -> tuple[list[_T], int]:
+    """The rows that are shown, and how many are not."""
+    shown = rows[:most]
+    return shown, len(rows) - len(shown)
+
+
+def _shared_with(columns: Columns, names: list[str], order: list[int]) -> list[str]:
+    """For each leaf the name of the first that is the same object; nothing for that one, or one alone."""
+    if columns.first is None:
+        return [""] * len(order)
+    first = columns.first.tolist()
+    return [names[first[leaf]] if first[leaf] != leaf else "" for leaf in order]
 
 
 def _amount(spec: Spec, sort: Sort) -> int:
@@ -174,10 +180,7 @@ def folded_table(
             lines.append((name, math.prod(step.times for step in trail), row.spec, row.detail))
     if sort != "path":
         lines.sort(key=lambda line: -line[1] * _amount(line[2], sort))
-    hidden = None
-    if max_rows is not None and len(lines) > max_rows:
-        hidden = len(lines) - max_rows
-        lines = lines[:max_rows]
+    lines, hidden = _first_of(lines, max_rows)
     made = [
         Column("path", [name for name, *_ in lines]),
         Column("times", [f"x{n}" if n > 1 else "" for _, n, *_ in lines]),
@@ -188,7 +191,7 @@ def folded_table(
         Column("notes", [detail for *_, detail in lines]),
     ]
     used = [column for column in made if column.title not in ("times", "notes") or any(column.cells)]
-    return Table(tuple(used), footer(totals, shown=hidden, noun="row"))
+    return Table(tuple(used), footer(totals, hidden=hidden, noun="row"))
 
 
 def _params(spec: Spec, times: int) -> int | None:
@@ -211,10 +214,7 @@ def group_table(
     order = list(groups)
     if sort != "path":
         order.sort(key=lambda group: -(group[1].nbytes if sort == "bytes" else group[1].param_count))
-    hidden = None
-    if max_rows is not None and len(order) > max_rows:
-        hidden = len(order) - max_rows
-        order = order[:max_rows]
+    order, hidden = _first_of(order, max_rows)
     whole = totals.whole.nbytes
 
     def share(nbytes: int) -> str:
@@ -228,5 +228,5 @@ def group_table(
             Column("bytes", [_nbytes(s.nbytes, units) for _, s in order], align="right"),
             Column("of all", [share(s.nbytes) for _, s in order], align="right"),
         ),
-        footer(totals, shown=hidden, noun="row"),
+        footer(totals, hidden=hidden, noun="row"),
     )

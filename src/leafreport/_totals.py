@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from leafreport._columns import Columns, Ints
+from leafreport._columns import Columns
 
 
 class Sums(NamedTuple):
@@ -27,21 +27,17 @@ class Totals:
         self._columns = columns
 
     @cached_property
-    def _codes(self) -> Ints:
-        return self._columns.code[self._columns.leaves]
-
-    @cached_property
     def distinct(self) -> np.ndarray:
         """bool[leaves]: false for a leaf that is the same object as an earlier one."""
         first = self._columns.first
         if first is None:
-            return np.ones(len(self._codes), np.bool_)
+            return np.ones(len(self._columns.leaf_code), np.bool_)
         heads: npt.NDArray[np.bool_] = first == np.arange(len(first))
         return heads
 
     def counted(self, *, repeats: bool = False) -> list[int]:
         """How many leaves have each spec: the distinct ones, or the repeats."""
-        chosen = self._codes[~self.distinct if repeats else self.distinct]
+        chosen = self._columns.leaf_code[~self.distinct if repeats else self.distinct]
         counted: list[int] = np.bincount(chosen, minlength=len(self._columns.specs)).tolist()
         return counted
 
@@ -52,7 +48,7 @@ class Totals:
         counted = list(zip(self.counted(), specs, strict=True))
         repeats = zip(self.counted(repeats=True), specs, strict=True)
         return Sums(
-            len(self._codes),
+            len(self._columns.leaf_code),
             sum(n * (spec.size or 0) for n, spec in counted if spec.kind == "array"),
             sum(n * (spec.nbytes or 0) for n, spec in counted),
             sum(n * (spec.nbytes or 0) for n, spec in repeats),
@@ -107,9 +103,11 @@ class Totals:
 
     def _sum(self, amounts: list[int], chosen: np.ndarray) -> "np.ndarray | list[int]":
         # NumPy where the sum cannot pass 64 bits; Python's integers where an abstract tree is that large.
-        counts = np.bincount(self._codes, minlength=len(amounts)).tolist()
+        counts = np.bincount(self._columns.leaf_code, minlength=len(amounts)).tolist()
         if sum(map(operator.mul, counts, amounts)) < 2**62:
-            per_leaf = np.array(amounts, np.int64)[self._codes] if amounts else np.zeros(0, np.int64)
+            per_leaf = (
+                np.array(amounts, np.int64)[self._columns.leaf_code] if amounts else np.zeros(0, np.int64)
+            )
             return np.concatenate([np.zeros(1, np.int64), np.cumsum(per_leaf * chosen)])
-        rows = zip(self._codes.tolist(), chosen.tolist(), strict=True)
+        rows = zip(self._columns.leaf_code.tolist(), chosen.tolist(), strict=True)
         return list(accumulate((amounts[code] if keep else 0 for code, keep in rows), initial=0))
