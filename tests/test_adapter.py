@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import pytest
 from distributions import TOY, install
 
-from leafreport import Adapter, AdapterError, adapter, adapters, leaf_count
+from leafreport import (
+    Adapter,
+    AdapterError,
+    AdapterWarning,
+    FrameworkMissingError,
+    adapter,
+    adapters,
+    compare_stacks,
+    leaf_count,
+)
 
 
 def record(name):
@@ -35,6 +44,7 @@ def test_adapter_of_an_outsider_is_found_and_used(tmp_path, monkeypatch):
     toy = record("toy1")
     assert (toy.distribution, toy.version) == ("toy-adapter", "1.2.3")
     assert (toy.framework, toy.framework_version, toy.extra, toy.installed) == (None, None, None, True)
+    assert (toy.rivals, toy.state, toy.package) == ((), "ready", "toy-adapter")
     assert "toy1" not in sys.modules  # listing imports no adapter
     found = adapter("toy1")
     assert found.name == "toy1"
@@ -68,6 +78,8 @@ def test_record_reads_the_framework_from_the_extra(
     toy = record("toy2")
     assert (toy.framework, toy.framework_version, toy.installed) == (framework, version, installed)
     assert toy.extra == (None if framework is None else "toy2")
+    missing = "no-such-dist is not installed: pip install 'toy-adapter[toy2]'"
+    assert toy.state == ("ready" if installed else missing)
 
 
 def test_adapter_of_unknown_name_tells_the_known_ones():
@@ -93,7 +105,12 @@ def test_adapter_claimed_by_two_distributions_names_both(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path / name)
         if number == 1:
             assert adapter("toy3").name == "toy3"  # alone it is taken
-    assert [r.distribution for r in adapters() if r.name == "toy3"] == ["claims-1", "claims-2"]
+    records = [r for r in adapters() if r.name == "toy3"]
+    assert [(r.distribution, r.rivals) for r in records] == [
+        ("claims-1", ("claims-2",)),
+        ("claims-2", ("claims-1",)),
+    ]
+    assert {r.state for r in records} == {"claimed by claims-1 and claims-2: uninstall one"}
     message = r"^the backend 'toy3' is claimed by claims-1 and claims-2\. Uninstall one of them\.$"
     with pytest.raises(AdapterError, match=message):
         adapter("toy3")
@@ -162,3 +179,137 @@ def test_listing_imports_no_adapter_and_building_does(tmp_path):
     assert _loaded(path + "leafreport.adapter('toy6')") == {"toy6"}
     built = _loaded(path + "import numpy\nleafreport.leaf_count(0, numpy.ones((1, 2)), 1, backend='toy6')")
     assert built == {"toy6", "toy6_framework", "jax", "jaxlib"}
+
+
+UNREADABLE = {
+    "no value": b"[leafreport.adapters]\nnonsense\n",
+    "no UTF-8": b"[leafreport.adapters]\ntoy7 = \xff:adapter\n",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_entry_points_that_cannot_be_read_hurt_nobody(kind, tmp_path, monkeypatch):
+    install(tmp_path, "unreadable-adapter", {"toy7": "toy7:adapter"})
+    install(tmp_path, "toy-adapter", {"toy8": "toy8:adapter"}, modules={"toy8": TOY.format(name="toy8")})
+    (tmp_path / "unreadable_adapter-1.2.3.dist-info" / "entry_points.txt").write_bytes(UNREADABLE[kind])
+    before = adapters()
+    monkeypatch.syspath_prepend(tmp_path)
+    said = (
+        r"^the adapters of unreadable_adapter-1\.2\.3 are left out: its metadata cannot be read "
+        r"\(.*\)\. Reinstall or uninstall it\.$"
+    )
+    with pytest.warns(AdapterWarning, match=said) as caught:
+        after = adapters()
+    assert len(caught) == 1
+    assert [r.name for r in after] == sorted([*(r.name for r in before), "toy8"])
+    with pytest.warns(AdapterWarning, match=said):
+        assert adapter("toy8").name == "toy8"
+    with pytest.warns(AdapterWarning, match=said):
+        assert adapter("flax").name == "flax"
+    with pytest.warns(AdapterWarning, match=said):
+        assert leaf_count(0.0, jnp.ones((4, 8)), 5, backend="toy8").tolist() == [5.0]
+    with (
+        pytest.warns(AdapterWarning, match=said),
+        pytest.raises(AdapterError, match=r"^no backend is called 'toy7'\."),
+    ):
+        adapter("toy7")
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit('boom')", "import time\ntime.sleep(600)"])
+def test_adapter_that_raises_or_hangs_on_import_hurts_nobody_who_does_not_ask_for_it(code, tmp_path):
+    broken, healthy = {"toy9": code}, {"toy10": TOY.format(name="toy10")}
+    requires = ("jax; extra == 'toy9'",)  # a framework that many objects are from
+    install(tmp_path, "broken-adapter", {"toy9": "toy9:adapter"}, modules=broken, requires=requires)
+    install(tmp_path, "toy-adapter", {"toy10": "toy10:adapter"}, modules=healthy)
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import leafreport, numpy
+assert {{"toy9", "toy10"}} <= {{r.name for r in leafreport.adapters()}}
+assert [r.state for r in leafreport.adapters() if r.name == "toy9"] == ["ready"]
+leafreport.adapter("flax")
+assert leafreport.leaf_count(0, numpy.ones((1, 2)), 3, backend="toy10").tolist() == [3.0]
+leafreport.compare_stacks(0, numpy.ones((1, 2)), 3, backends=["toy10"])
+leafreport.report({{"a": numpy.ones(2)}})
+assert "toy9" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FAILING = {
+    "import": ("raise RuntimeError('boom')", "does not load from toy11"),
+    "build": (
+        TOY.format(name="toy11").replace("import jax\n", "raise RuntimeError('boom')\n"),
+        "RuntimeError: boom",
+    ),
+    "model": (
+        TOY.format(name="toy11").replace(
+            "return leafreport.Model(params, lambda params, x: x)", "return params"
+        ),
+        "list",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_broken_adapter_beside_others_gives_one_warning_and_a_column_that_says_why(
+    kind, tmp_path, monkeypatch
+):
+    code, said = FAILING[kind]
+    module = f"toy11_{kind}"
+    install(tmp_path, "broken-adapter", {f"toy11-{kind}": f"{module}:adapter"}, modules={module: code})
+    install(
+        tmp_path,
+        "toy-adapter",
+        {"toy12": f"toy12_{kind}:adapter"},
+        modules={f"toy12_{kind}": TOY.format(name="toy12")},
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(AdapterWarning, match=r"^an adapter of broken-adapter is broken: ") as caught:
+        found = compare_stacks(0.0, jnp.ones((4, 8)), 3)
+    assert len(caught) == 1
+    (broken,) = [column for column in found.columns if column.backend == f"toy11-{kind}"]
+    assert broken.report is None
+    assert said in broken.trouble
+    assert broken.trouble in str(caught[0].message)
+    ready = {r.name for r in adapters() if r.state == "ready"} - {f"toy11-{kind}"}
+    assert "toy12" in ready
+    assert {column.backend for column in found.built} == ready
+    (toy,) = [column for column in found.columns if column.backend == "toy12"]
+    assert toy.count == "[3.]"
+
+
+def test_rivals_beside_others_have_a_column_that_names_both(tmp_path, monkeypatch):
+    for number in (1, 2):
+        name = f"toy13_{number}"
+        modules = {name: TOY.format(name="toy13")}
+        install(tmp_path / name, f"claims-{number}", {"toy13": f"{name}:adapter"}, modules=modules)
+        monkeypatch.syspath_prepend(tmp_path / name)
+    found = compare_stacks(0.0, jnp.ones((4, 8)), 3)
+    troubles = [column.trouble for column in found.columns if column.backend == "toy13"]
+    assert troubles == ["claimed by claims-1 and claims-2: uninstall one"]
+
+
+def test_framework_that_is_not_installed_is_told_with_the_line_that_installs_it(tmp_path, monkeypatch):
+    code = TOY.format(name="toy14").replace("import jax\n", "import jax, no_such_framework\n")
+    requires = ("no-such-framework>=2; extra == 'toy14'",)
+    install(tmp_path, "toy-adapter", {"toy14": "toy14:adapter"}, modules={"toy14": code}, requires=requires)
+    monkeypatch.syspath_prepend(tmp_path)
+    toy = record("toy14")
+    assert (toy.installed, toy.package) == (False, "toy-adapter[toy14]")
+    assert toy.state == "no-such-framework is not installed: pip install 'toy-adapter[toy14]'"
+    assert adapter("toy14").name == "toy14"  # that it is there can be seen without its framework
+    with pytest.raises(
+        FrameworkMissingError,
+        match=r"^the backend 'toy14' needs no-such-framework, which cannot be imported "
+        r"\(No module named 'no_such_framework'\)\. Install it: pip install 'toy-adapter\[toy14\]'$",
+    ) as caught:
+        leaf_count(0.0, jnp.ones((4, 8)), 1, backend="toy14")
+    assert isinstance(caught.value, ImportError)

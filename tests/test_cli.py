@@ -89,10 +89,10 @@ def test_stack_prints_the_tree_and_the_count(command):
         textwrap.dedent("""\
             (root)  4 leaves, 24 params, 96 B
               params  4 leaves, 24 params, 96 B
-                Dense_0  2 leaves, 12 params, 48 B
+                Dense_0  2 leaves, 12 params, 48 B, Dense
                   bias  float32[3], 12 B
                   kernel  float32[3,3], 36 B
-                Dense_1  2 leaves, 12 params, 48 B
+                Dense_1  2 leaves, 12 params, 48 B, Dense
                   bias  float32[3], 12 B
                   kernel  float32[3,3], 36 B
             [4.]
@@ -108,7 +108,7 @@ def test_stack_folded(command):
         textwrap.dedent("""\
             (root)  24 leaves, 864 params, 3.4 KiB
               params  24 leaves, 864 params, 3.4 KiB
-                Dense_{0..11} x12  24 leaves, 864 params, 3.4 KiB
+                Dense_{0..11} x12  24 leaves, 864 params, 3.4 KiB, Dense
                   bias  float32[8], 32 B
                   kernel  float32[8,8], 256 B
             [24.]
@@ -474,8 +474,8 @@ def test_adapters_lists_the_backends(command):
     code, out, err = command("adapters")
     assert (code, err) == (0, "")
     lines = [re.split(r"\s{2,}", line) for line in out.splitlines()]
-    assert lines[0] == ["backend", "adapter from", "framework"]
-    assert ["toy-cli", "toy-cli 1.2.3", "not stated"] in lines
+    assert lines[0] == ["backend", "adapter from", "framework", "state"]
+    assert ["toy-cli", "toy-cli 1.2.3", "not stated", "ready"] in lines
     assert [line[0] for line in lines[1:]] == sorted(line[0] for line in lines[1:])
     listed = {entry["name"]: entry for entry in json.loads(command("adapters", "--json")[1])}
     assert listed["toy-cli"] == {
@@ -485,6 +485,7 @@ def test_adapters_lists_the_backends(command):
         "framework": None,
         "framework_version": None,
         "installed": True,
+        "state": "ready",
     }
     assert listed["flax"]["distribution"] == "leafreport"
 
@@ -667,9 +668,21 @@ def test_names_of_other_scripts_in_an_ascii_locale(folder):
     assert without_progress(wrong.stderr).startswith("leafreport: error: 'gr")
 
 
+@pytest.fixture
+def interrupts():
+    """Not ignored, as a shell has them for what it starts in the background: a child inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_interrupt_ends_without_a_word():
     with subprocess.Popen(
-        [*MAIN, "show", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*MAIN, "show", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         progress = process.stderr.readline()  # it waits for its input by now
         process.send_signal(signal.SIGINT)

@@ -251,6 +251,9 @@ def test_columns_written_out(found):
         "nbytes": [12, 24, 6, None],
         "device_nbytes": [None] * 4,
         "sharding": [None] * 4,
+        "role": [None] * 4,
+        "owner": [None] * 4,
+        "stacked": [None] * 4,
     }
     assert {len(column) for column in columns.values()} == {4}
     assert {column.ndim for column in columns.values()} == {1}
@@ -266,7 +269,7 @@ def test_columns_are_int64_where_every_leaf_has_a_number(found):
 @pytest.mark.parametrize("tree", [{}, None, []])
 def test_columns_of_no_leaves(tree):
     columns = report(tree).columns()
-    assert [column.shape for column in columns.values()] == [(0,)] * 9
+    assert [column.shape for column in columns.values()] == [(0,)] * 12
 
 
 def test_columns_of_paths_of_one_length_stay_tuples():

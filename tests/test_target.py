@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leafreport import LeafReport, LeafReportError, ReportFormatError, TargetError, assert_same, report
-from leafreport._target import load
+from leafreport._target import _sample, load
 
 FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
 
@@ -180,7 +180,7 @@ def test_equinox_and_nnx_models(here):
         ]
 
 
-def test_linen_module_alone_tells_how_to_give_its_parameters(here):
+def test_linen_module_is_traced_on_the_inputs_given(here):
     pytest.importorskip("flax")
     here(
         linen="""
@@ -198,14 +198,14 @@ def test_linen_module_alone_tells_how_to_give_its_parameters(here):
         """
     )
     assert load("linen:variables").names == ("params/Dense_0/bias", "params/Dense_0/kernel")
-    assert failure("linen:Net").startswith("'linen:Net' gives a linen.Net, in which JAX sees no leaves. ")
-    assert "such as `lambda: model.init(key, x)`" in failure("linen:Net")
-    said = failure("linen:net")
-    assert said.startswith("calling 'linen:net' failed: ")
-    assert said.endswith(
-        " A Net is no tree, so it was called as a factory: where it is a model, give a function that returns "
-        "its parameters."
-    )
+    for target in ("linen:net", "linen:Net"):
+        said = failure(target)
+        assert said.startswith(f"'{target}': Net cannot be traced without inputs: ")
+        assert said.endswith(" On the command line: --input 4,8, once for each input.")
+        told = load(target, inputs=["1,2"])
+        assert told.names == ("params/Dense_0/bias", "params/Dense_0/kernel")
+        assert {(leaf.role, leaf.owner) for leaf in told} == {("params", "Dense")}
+    assert load("linen:variables", backend="flax").roles["params"].leaf_count == 2
 
 
 def test_what_a_module_prints_is_no_output(here, capfd):
@@ -419,3 +419,71 @@ def test_file_that_cannot_be_read(here):
     (folder / "d.json").mkdir()
     assert failure("missing.json") == f"cannot read 'missing.json': No such file or directory. {FORMS}"
     assert failure("d.json") == f"cannot read 'd.json': Is a directory. {FORMS}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "dtype"),
+    [
+        ("4,8", (4, 8), "float32"),
+        ("4, 16:int32", (4, 16), "int32"),
+        ("7", (7,), "float32"),
+        ("", (), "float32"),
+        (":bfloat16", (), "bfloat16"),
+        ("0,3", (0, 3), "float32"),
+        ("4,8:", (4, 8), "float32"),
+    ],
+)
+def test_input_is_sizes_and_a_dtype(text, shape, dtype):
+    sample = _sample(text)
+    assert (sample.shape, sample.dtype.name) == (shape, dtype)
+
+
+@pytest.mark.parametrize("text", ["a", "4,-1", "4x8", "4,8:int99", "1" * 40, "4.0", "(4,8)"])
+def test_input_that_is_no_shape(text):
+    with pytest.raises(
+        TargetError, match=r"^--input '.*' is no shape: give sizes, .* such as 4,8 or 4,16:int32\.$"
+    ):
+        _sample(text)
+
+
+def test_model_of_a_framework_is_recognized_by_its_class(here):
+    pytest.importorskip("equinox")
+    pytest.importorskip("haiku")
+    here(
+        models="""
+            import equinox as eqx, haiku as hk, jax
+
+            mlp = eqx.nn.MLP(3, 3, 4, 1, key=jax.random.key(0))
+            net = hk.transform_with_state(lambda x: hk.BatchNorm(True, True, 0.9)(hk.Linear(4)(x), True))
+            tree = {"mlp": mlp}
+
+            def make():
+                return eqx.nn.MLP(3, 3, 4, 1, key=jax.random.key(0))
+        """
+    )
+    for target in ("models:mlp", "models:make"):
+        told = load(target)
+        assert {leaf.role for leaf in told} == {"params", "static"}
+        assert [leaf.owner for leaf in told] == ["Linear"] * 4 + ["MLP"] * 2
+    assert load("models:mlp", inputs=["3"]).leaf_count == 4  # as a model: what is called, its arrays alone
+    assert {leaf.role for leaf in load("models:tree")} == {None}
+    assert load("models:tree", backend="equinox").leaves[0].owner == "Linear"
+    roles = load("models:net", inputs=["2,5"]).roles
+    assert {role: sums.leaf_count for role, sums in roles.items()} == {"params": 4, "statistics": 6}
+    assert "TransformedWithState cannot be traced" in failure("models:net")
+
+
+def test_nnx_factory_that_names_mesh_axes_needs_no_mesh(here):
+    pytest.importorskip("flax")
+    here(
+        meshless="""
+            from flax import nnx
+
+            def make():
+                init = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("in", "out"))
+                return nnx.Linear(4, 4, kernel_init=init, rngs=nnx.Rngs(0))
+        """
+    )
+    told = load("meshless:make")
+    assert told.names == ("bias/value", "kernel/value")
+    assert {leaf.owner for leaf in told} == {"Linear"}

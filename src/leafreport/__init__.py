@@ -7,15 +7,20 @@ TYPE_CHECKING = False  # a type checker takes it for true, and typing need not b
 if TYPE_CHECKING:
     from leafreport._adapter import Adapter as Adapter
     from leafreport._adapter import adapter as adapter
-    from leafreport._adapter import adapters as adapters
+    from leafreport._comparison import StackComparison as StackComparison
+    from leafreport._comparison import compare_stacks as compare_stacks
     from leafreport._diff import LeafDiff as LeafDiff
     from leafreport._diff import assert_same as assert_same
     from leafreport._diff import diff as diff
+    from leafreport._discovery import adapters as adapters
     from leafreport._errors import AdapterError as AdapterError
+    from leafreport._errors import AdapterWarning as AdapterWarning
+    from leafreport._errors import ConformanceError as ConformanceError
     from leafreport._errors import DifferenceError as DifferenceError
     from leafreport._errors import FlattenError as FlattenError
     from leafreport._errors import FrameworkMissingError as FrameworkMissingError
     from leafreport._errors import LeafReportError as LeafReportError
+    from leafreport._errors import ModelError as ModelError
     from leafreport._errors import PathError as PathError
     from leafreport._errors import PatternError as PatternError
     from leafreport._errors import ReportFormatError as ReportFormatError
@@ -23,22 +28,29 @@ if TYPE_CHECKING:
     from leafreport._errors import TargetError as TargetError
     from leafreport._flatten import report as report
     from leafreport._leaf import Leaf as Leaf
+    from leafreport._model import LeafFacts as LeafFacts
     from leafreport._model import Model as Model
+    from leafreport._model import Role as Role
     from leafreport._report import LeafReport as LeafReport
     from leafreport._stack import leaf_count as leaf_count
 
 _HOME = {
     "Adapter": "_adapter",
     "adapter": "_adapter",
-    "adapters": "_adapter",
+    "adapters": "_discovery",
+    "StackComparison": "_comparison",
+    "compare_stacks": "_comparison",
     "LeafDiff": "_diff",
     "assert_same": "_diff",
     "diff": "_diff",
     "AdapterError": "_errors",
+    "AdapterWarning": "_errors",
+    "ConformanceError": "_errors",
     "DifferenceError": "_errors",
     "FlattenError": "_errors",
     "FrameworkMissingError": "_errors",
     "LeafReportError": "_errors",
+    "ModelError": "_errors",
     "PathError": "_errors",
     "PatternError": "_errors",
     "ReportFormatError": "_errors",
@@ -46,7 +58,9 @@ _HOME = {
     "TargetError": "_errors",
     "report": "_flatten",
     "Leaf": "_leaf",
+    "LeafFacts": "_model",
     "Model": "_model",
+    "Role": "_model",
     "LeafReport": "_report",
     "leaf_count": "_stack",
 }
@@ -54,22 +68,29 @@ _HOME = {
 __all__ = [
     "Adapter",
     "AdapterError",
+    "AdapterWarning",
+    "ConformanceError",
     "DifferenceError",
     "FlattenError",
     "FrameworkMissingError",
     "Leaf",
     "LeafDiff",
+    "LeafFacts",
     "LeafReport",
     "LeafReportError",
     "Model",
+    "ModelError",
     "PathError",
     "PatternError",
     "ReportFormatError",
+    "Role",
+    "StackComparison",
     "StackError",
     "TargetError",
     "adapter",
     "adapters",
     "assert_same",
+    "compare_stacks",
     "diff",
     "leaf_count",
     "report",

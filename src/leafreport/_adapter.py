@@ -1,27 +1,38 @@
-"""Adapters: the contract one framework's piece keeps, and how it is found.
+"""The contract an adapter keeps, and how one is loaded and asked."""
 
-An adapter is an object under an entry point of the group `leafreport.adapters`; the entry point's name is the
-backend's. leafreport's own are found by the same door as anyone else's. Listing them imports none of them.
-"""
-
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import metadata
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from leafreport._errors import AdapterError, FrameworkMissingError, nearest
-from leafreport._model import Model
-
-GROUP = "leafreport.adapters"
+from leafreport._discovery import AdapterRecord, adapters, distribution, entry_points, packages
+from leafreport._errors import (
+    AdapterError,
+    AdapterWarning,
+    FrameworkMissingError,
+    LeafReportError,
+    nearest,
+)
+from leafreport._model import LeafFacts, Model
 
 
 @runtime_checkable
 class Adapter(Protocol):
-    """What one framework's adapter offers.
+    """What one framework's adapter offers: two things it must have, and two it may.
 
-    Importing the adapter's module imports no framework; building does, and raises ImportError without it.
+    Importing the adapter's module imports no framework; using it does, and raises ImportError without it. An
+    adapter never changes what it is given, nor its framework's classes.
+
+    Three more methods make an adapter complete. Without them, what needs them says so:
+
+    - `model(obj, *example_inputs) -> Model`: a `Model` of one of the framework's own model objects. Where the
+      object does not hold its arrays yet, they are made from the inputs, and are abstract where these are.
+      Raises `ModelError` for an object that is none of the framework's, and where it cannot be traced.
+    - `describe(tree) -> Sequence[LeafFacts]`: what the framework knows of each leaf of a tree it made, in the
+      order of `jax.tree_util.tree_leaves`.
+    - `recognizes(obj) -> bool`: whether an object is one of the framework's own, for `describe` or `model`.
+      With it the command knows by itself whom to ask, where the adapter's metadata name its framework.
 
     Attributes:
         name: the backend's name, equal to the entry point's.
@@ -40,47 +51,11 @@ class Adapter(Protocol):
             x: a sample input, f[N, D]; only its shape and dtype are used.
             num_layers: 0 or more.
             abstract: make `jax.ShapeDtypeStruct` leaves and allocate no array.
+
+        Returns:
+            A model of two leaves a layer, whose `apply(params, x)` gives f[N, D].
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRecord:
-    """One adapter that is installed, whether or not its framework is.
-
-    Attributes:
-        name: the backend's name, as `adapter()` and `--backend` take it.
-        distribution: the installed distribution that brings the adapter.
-        version: that distribution's version.
-        framework: the framework's distribution, or None where the adapter's metadata do not say.
-        framework_version: its installed version, or None when it is not installed.
-        extra: what to add to the distribution's name to install the framework with it, or None.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    framework: str | None
-    framework_version: str | None
-    extra: str | None
-
-    @property
-    def installed(self) -> bool:
-        """Whether the framework is installed, as far as the metadata say."""
-        return self.framework is None or self.framework_version is not None
-
-
-def adapters() -> tuple[AdapterRecord, ...]:
-    """Every adapter installed, by name, from installed distributions' metadata alone.
-
-    Imports no adapter and no framework. Cost: one look at each installed distribution.
-
-    Example:
-        >>> [record.name for record in adapters() if record.distribution == "leafreport"]
-        ['flax']
-    """
-    records = [_record(point) for point in _entry_points()]
-    return tuple(sorted(records, key=lambda record: (record.name, record.distribution)))
 
 
 def adapter(name: str) -> Adapter:
@@ -93,86 +68,120 @@ def adapter(name: str) -> Adapter:
         >>> adapter("flax").name
         'flax'
     """
-    found = [point for point in _entry_points() if point.name == name]
+    points = entry_points()
+    found = [point for point in points if point.name == name]
     if not found:
-        known = sorted({point.name for point in _entry_points()})
+        known = sorted({point.name for point in points})
         listed = ", ".join(known) if known else "none is installed"
         raise AdapterError(f"no backend is called {name!r}.{nearest(name, known)} Known: {listed}.")
-    if len({_distribution(point) for point in found}) > 1:
-        owners = " and ".join(sorted(_distribution(point) for point in found))
+    if len({distribution(point) for point in found}) > 1:
+        owners = " and ".join(sorted(distribution(point) for point in found))
         raise AdapterError(f"the backend {name!r} is claimed by {owners}. Uninstall one of them.")
     return _loaded(found[0])
-
-
-def build_stack(name: str, seed: int, x: Any, num_layers: int, *, abstract: bool) -> Model:
-    """The stack from a backend; a missing framework named with the line that installs it."""
-    chosen = adapter(name)
-    try:
-        return chosen.dense_stack(seed, x, num_layers, abstract=abstract)
-    except ImportError as error:
-        record = next(record for record in adapters() if record.name == name)
-        wanted = record.framework or error.name or "its framework"
-        package = f"{record.distribution}[{record.extra}]" if record.extra else wanted
-        raise FrameworkMissingError(
-            f"the backend {name!r} needs {wanted}, which cannot be imported ({error}). "
-            f"Install it: pip install '{package}'"
-        ) from error
-
-
-def _entry_points() -> tuple[metadata.EntryPoint, ...]:
-    return tuple(dict.fromkeys(metadata.entry_points(group=GROUP)))
 
 
 @cache
 def _loaded(point: metadata.EntryPoint) -> Adapter:
     try:
         loaded = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AdapterError(
-            f"the adapter {point.name!r} of {_distribution(point)} does not load from {point.value}: "
+            f"the adapter {point.name!r} of {distribution(point)} does not load from {point.value}: "
             f"{type(error).__name__}: {error}"
         ) from error
     if isinstance(loaded, type) or not isinstance(loaded, Adapter):
         found = f"the class {loaded.__name__}" if isinstance(loaded, type) else f"a {type(loaded).__name__}"
         raise AdapterError(
-            f"the adapter {point.name!r} of {_distribution(point)} is no Adapter: {point.value} is {found}. "
+            f"the adapter {point.name!r} of {distribution(point)} is no Adapter: {point.value} is {found}. "
             "An entry point names an object that has a name and dense_stack."
         )
     return loaded
 
 
-def _distribution(point: metadata.EntryPoint) -> str:
-    # Of damaged metadata the name is None, whatever its annotation says.
-    return (point.dist.name if point.dist is not None else "") or "an unknown distribution"
+def adapter_of(obj: Any) -> Adapter | None:
+    """The adapter that recognizes an object, among those whose framework its class comes from.
 
-
-def _record(point: metadata.EntryPoint) -> AdapterRecord:
-    requires: Iterable[str] = (point.dist.requires or ()) if point.dist is not None else ()
-    framework = _framework(requires, point.name)
-    return AdapterRecord(
-        name=point.name,
-        distribution=_distribution(point),
-        version=(point.dist.version if point.dist is not None else "") or "",
-        framework=framework,
-        framework_version=_version(framework) if framework else None,
-        extra=point.name if framework else None,
-    )
-
-
-# "flax>=0.12; extra == 'flax'": the first requirement of the extra named like the backend is its framework.
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)['\"]")
-
-
-def _framework(requires: Iterable[str], backend: str) -> str | None:
-    for line in requires:
-        match = _REQUIREMENT.match(line)
-        if match and match[2] == backend:
-            return match[1]
+    No other adapter is loaded, so a broken or slow one is not in the way.
+    """
+    origins = {kind.__module__.partition(".")[0] for kind in type(obj).__mro__}
+    if origins <= {"builtins", "jax", "jaxlib", "numpy"}:
+        return None
+    for record in adapters():
+        if record.framework is None or record.rivals or not origins & packages(record.framework):
+            continue
+        try:
+            found = adapter(record.name)
+            if getattr(found, "recognizes", lambda _: False)(obj):
+                return found
+        except Exception as error:  # noqa: BLE001  # anyone's adapter, and no one asked for it
+            warnings.warn(
+                f"an adapter of {record.distribution} is broken: {error}", AdapterWarning, stacklevel=2
+            )
     return None
 
 
-def _version(distribution: str) -> str | None:
+def build_stack(name: str, seed: int, x: Any, num_layers: int, *, abstract: bool) -> Model:
+    """The stack from a backend; a missing framework named with the line that installs it."""
+    chosen = adapter(name)
+    built = _asked(name, lambda: chosen.dense_stack(seed, x, num_layers, abstract=abstract))
+    if not isinstance(built, Model):
+        raise AdapterError(
+            f"the adapter {name!r} breaks its contract: dense_stack gives a {type(built).__name__}, and no "
+            "leafreport.Model."
+        )
+    return built
+
+
+def describe(chosen: str | Adapter, tree: Any) -> Sequence[LeafFacts]:
+    """What an adapter knows of each leaf of a tree.
+
+    Raises:
+        AdapterError: there is no such adapter, or it tells nothing of trees.
+        FrameworkMissingError: the framework is not installed.
+    """
+    found = adapter(chosen) if isinstance(chosen, str) else chosen
+    told = getattr(found, "describe", None)
+    if not callable(told):
+        raise AdapterError(
+            f"the adapter {getattr(found, 'name', found)!r} tells nothing of a tree's leaves: it has no "
+            "describe. Leave adapter out."
+        )
+    facts: Sequence[LeafFacts] = _asked(found.name, lambda: told(tree))
+    return facts
+
+
+def model(chosen: Adapter, obj: Any, inputs: Sequence[Any]) -> Model:
+    """A `Model` of a framework's own model object.
+
+    Raises:
+        AdapterError: the adapter makes none.
+        ModelError: it cannot be traced on these inputs.
+    """
+    make = getattr(chosen, "model", None)
+    if not callable(make):
+        raise AdapterError(f"the adapter {chosen.name!r} takes no model objects: it has no model.")
+    made: Model = _asked(chosen.name, lambda: make(obj, *inputs))
+    return made
+
+
+_T = TypeVar("_T")
+
+
+def _asked(name: str, question: Callable[[], _T]) -> _T:
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+        return question()
+    except ImportError as error:
+        if isinstance(error, LeafReportError):
+            raise
+        record = next((record for record in adapters() if record.name == name), None)
+        raise missing(name, record, error) from error
+
+
+def missing(name: str, record: AdapterRecord | None, error: Exception) -> FrameworkMissingError:
+    """The error for a backend whose framework cannot be imported: what, why, and what installs it."""
+    wanted = (record and record.framework) or getattr(error, "name", None) or "its framework"
+    package = record.package if record and record.framework else wanted
+    return FrameworkMissingError(
+        f"the backend {name!r} needs {wanted}, which cannot be imported ({error}). "
+        f"Install it: pip install '{package}'"
+    )

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         print("leafreport: error: standard output is closed", file=sys.stderr)
         return 2
+    _show_warnings_in_one_line()
     try:
         code: int = 0
         with _reader_may_leave():
@@ -45,6 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"leafreport: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return code
+
+
+def _show_warnings_in_one_line() -> None:
+    """Leafreport's own warnings as diagnostics of a command; others as Python shows them."""
+    import warnings
+
+    others = warnings.showwarning
+
+    def show(message: "Warning | str", category: type[Warning], *rest: object, **options: object) -> None:
+        if category.__module__ == "leafreport._errors":
+            print(f"leafreport: warning: {_safe(str(message))}", file=sys.stderr)
+        else:
+            others(message, category, *rest, **options)  # type: ignore[arg-type]
+
+    warnings.showwarning = show
 
 
 @contextmanager
@@ -113,9 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=float, default=0, metavar="N", help="for jax.random.PRNGKey (default 0)"
     )
     stack.add_argument(
-        "--backend", default="flax", metavar="NAME", help="the framework to build with (default flax)"
+        "--backend",
+        default="flax",
+        metavar="NAME",
+        help="the framework to build with (default flax), or all: every one installed, side by side",
     )
-    _add_view(stack, default="tree")
+    _add_view(stack, default="tree, or text for all backends")
 
     show = commands.add_parser(
         "show",
@@ -125,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(run=_show)
     show.add_argument("target", metavar="TARGET", help="a saved report, or pkg.module:name")
+    _add_model(show)
     _add_view(show, default="text")
 
     compare = commands.add_parser(
@@ -138,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_diff)
     compare.add_argument("left", metavar="LEFT", help="a target")
     compare.add_argument("right", metavar="RIGHT", help="a target")
+    _add_model(compare)
     compare.add_argument("--format", choices=("text", "json"), default="text", help="(default text)")
     compare.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     compare.add_argument("--max-rows", type=_count, metavar="N", help="show N differences at most")
@@ -152,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_view(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--format", choices=_FORMATS, default=default, help=f"(default {default})")
+    parser.add_argument("--format", choices=_FORMATS, help=f"(default {default})")
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="--format json")
     parser.add_argument("--depth", type=_count, metavar="N", help="sum up what is deeper than N steps")
     parser.add_argument(
@@ -170,6 +191,21 @@ def _add_view(parser: argparse.ArgumentParser, default: str) -> None:
     )
     _add_selection(parser)
     _add_common(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="SHAPE[:DTYPE]",
+        help="what a framework's model is traced on, such as 4,8 or 4,16:int32; once for each input",
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="whose adapter tells roles and layers (default: found by the class of the target)",
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -212,6 +248,8 @@ class _Version(argparse.Action):
 
 
 def _stack(arguments: argparse.Namespace) -> int:
+    everywhere = arguments.backend == "all"
+    arguments.format = arguments.format or ("text" if everywhere else "tree")
     _refuse_unused(arguments)
     import jax
 
@@ -223,6 +261,8 @@ def _stack(arguments: argparse.Namespace) -> int:
         if (value := getattr(arguments, option)) < (1 if option == "features" else 0):
             raise StackError(f"--{option} is {value}: the sample input has shape (batch, features).")
     sample = jax.ShapeDtypeStruct((arguments.batch, arguments.features), "float32")
+    if everywhere:
+        return _stacks(arguments, sample)
     with _progress("building the stack"):
         model = stack(arguments.seed, sample, arguments.layers, backend=arguments.backend, abstract=True)
         built = report(model)
@@ -232,12 +272,44 @@ def _stack(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _stacks(arguments: argparse.Namespace, sample: object) -> int:
+    """The stack as every backend that is installed builds it."""
+    from leafreport._comparison import compare_stacks
+    from leafreport._errors import FrameworkMissingError, LeafReportError
+
+    for option in ("depth", "include", "exclude"):
+        if getattr(arguments, option):
+            raise LeafReportError(f"--{option} does nothing with --backend all: leave it out.")
+    if arguments.sort != "path" or arguments.format in ("tree", "html"):
+        option = "--sort" if arguments.sort != "path" else f"--format {arguments.format}"
+        raise LeafReportError(f"{option} does not go with --backend all, which lists layers in their order.")
+    with _progress("building the stacks"):
+        found = compare_stacks(arguments.seed, sample, arguments.layers)
+    if not found.built:
+        raise FrameworkMissingError(
+            "no backend can build the stack. " + "; ".join(f"{c.backend}: {c.trouble}" for c in found.columns)
+        )
+    fold = sys.stdout.isatty() if arguments.fold is None else arguments.fold
+    match arguments.format:
+        case "json":
+            text = found.to_json()
+        case "csv":
+            text = found.to_csv()
+        case "markdown":
+            text = found.to_markdown(fold=fold, max_rows=arguments.max_rows)
+        case _:
+            text = found.to_text(fold=fold, max_rows=arguments.max_rows)
+    sys.stdout.write(text)
+    return 0
+
+
 def _show(arguments: argparse.Namespace) -> int:
+    arguments.format = arguments.format or "text"
     _refuse_unused(arguments)
     from leafreport._target import load
 
     with _progress(f"reading {arguments.target}"):
-        found = load(arguments.target)
+        found = load(arguments.target, inputs=arguments.input, backend=arguments.backend)
     _print_view(found, arguments)
     return 0
 
@@ -251,8 +323,9 @@ def _diff(arguments: argparse.Namespace) -> int:
     if arguments.left == arguments.right == "-":
         raise TargetError("both sides are -: standard input can be read once. Save one side to a file.")
     with _progress(f"comparing {arguments.left} with {arguments.right}"):
-        left = _selected(load(arguments.left), arguments)
-        right = _selected(load(arguments.right), arguments)
+        model = {"inputs": arguments.input, "backend": arguments.backend}
+        left = _selected(load(arguments.left, **model), arguments)
+        right = _selected(load(arguments.right, **model), arguments)
         found = diff(left, right)
     with _reader_may_leave():  # the exit code tells all the same
         if arguments.quiet:
@@ -269,13 +342,13 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _adapters(arguments: argparse.Namespace) -> int:
-    from leafreport._adapter import adapters
+    from leafreport._discovery import adapters
 
     records = adapters()
     if arguments.json:
         import json
 
-        fields = ("name", "distribution", "version", "framework", "framework_version", "installed")
+        fields = ("name", "distribution", "version", "framework", "framework_version", "installed", "state")
         print(json.dumps([{f: getattr(record, f) for f in fields} for record in records], indent=1))
         return 0
     from leafreport._leaf import escape
@@ -285,13 +358,10 @@ def _adapters(arguments: argparse.Namespace) -> int:
         "backend": [record.name for record in records],
         "adapter from": [f"{record.distribution} {record.version}" for record in records],
         "framework": [
-            f"{record.framework} {record.framework_version}"
-            if record.framework_version
-            else f"{record.framework} is not installed: pip install '{record.distribution}[{record.extra}]'"
-            if record.framework
-            else "not stated"
+            f"{record.framework or 'not stated'} {record.framework_version or ''}".rstrip()
             for record in records
         ],
+        "state": [record.state for record in records],
     }
     table = Table(tuple(Column(title, list(map(escape, cells))) for title, cells in columns.items()))
     sys.stdout.write(table_text(table))

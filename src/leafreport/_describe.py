@@ -6,7 +6,8 @@ key read from C; others one at a time.
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leafreport._columns import Ints
+from leafreport._columns import Columns, Ints
+from leafreport._errors import AdapterError
 from leafreport._leaf import MOST_DEVICES, Sharding, Spec
+from leafreport._model import LeafFacts
 
 
 class Table(dict[Any, int]):
@@ -266,3 +269,28 @@ def _device_ids(sharding: jax.sharding.Sharding) -> tuple[int, ...] | None:
         return tuple(sorted(device.id for device in devices))
     except (ValueError, AttributeError, NotImplementedError):  # a mesh of no real devices
         return None
+
+
+def annotated(columns: Columns, facts: Sequence[LeafFacts]) -> Columns:
+    """Columns whose specs say what an adapter knows: one fact a leaf, in flatten order.
+
+    Raises:
+        AdapterError: there are not as many facts as leaves.
+    """
+    codes = columns.leaf_code.tolist()
+    if len(facts) != len(codes):
+        raise AdapterError(
+            f"the adapter told of {len(facts):,} leaves, the tree has {len(codes):,}: facts are one for each "
+            "leaf of params, in the order of jax.tree_util.tree_leaves."
+        )
+    specs = Table(lambda key: replace(key[0], role=key[1], owner=key[2], axes=key[3], stacked=key[4]))
+    told = np.array(
+        [
+            specs[columns.specs[code], fact.role, fact.owner, fact.axes, fact.stacked]
+            for code, fact in zip(codes, facts, strict=True)
+        ],
+        np.int32,
+    )
+    code = columns.code.copy()
+    code[columns.leaves] = told
+    return replace(columns, code=code, specs=tuple(specs.made))

@@ -24,7 +24,8 @@ class Change:
     Attributes:
         path: the leaf's or node's path, the same on both sides.
         what: `shape`, `dtype`, `kind`, `key` (a typed PRNG key against its raw uint32 form), `sharding`,
-            `weak_type`, `container` (a node's type) or `keys` (what addresses a node's children).
+            `weak_type`, `role`, `owner` (its layer's class), `container` (a node's type) or `keys` (what
+            addresses a node's children).
         left: the fact on the left, as text.
         right: the fact on the right.
     """

@@ -40,12 +40,24 @@ class AdapterError(LeafReportError, LookupError):
     """No adapter has the name asked for, or the one that has it does not load."""
 
 
+class ModelError(LeafReportError, ValueError):
+    """A model cannot be traced, or is none the adapter knows; the message says which and on what inputs."""
+
+
 class FrameworkMissingError(LeafReportError, ImportError):
     """The adapter is there; the framework it builds with is not installed."""
 
 
 class DifferenceError(LeafReportError, AssertionError):
     """`assert_same` found differences; the message lists every one."""
+
+
+class ConformanceError(LeafReportError, AssertionError):
+    """`leafreport.testing` found an adapter that breaks the contract; the message lists every breach."""
+
+
+class AdapterWarning(UserWarning):
+    """An installed adapter is broken; nothing that does not use it is hurt."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

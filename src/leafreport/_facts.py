@@ -26,6 +26,10 @@ def leaf_facts(left: Spec, right: Spec) -> tuple[list[Fact], list[Fact]]:
         real.append(("shape", str(left.shape), str(right.shape)))
     if left.weak_type is not None and right.weak_type is not None and left.weak_type != right.weak_type:
         real.append(("weak_type", str(left.weak_type), str(right.weak_type)))
+    for what in ("role", "owner"):
+        a, b = getattr(left, what), getattr(right, what)
+        if a is not None and b is not None and a != b:
+            real.append((what, a, b))
     concrete = left.kind == "array" and not (left.abstract or right.abstract)
     if concrete and not real and _is_numpy_scalar(left) != _is_numpy_scalar(right):
         saved.append(("kind", _scalar_or_array(left), _scalar_or_array(right)))

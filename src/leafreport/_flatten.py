@@ -12,18 +12,21 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from itertools import chain, compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax import tree_util
 
 from leafreport._columns import Columns, preorder
-from leafreport._describe import Table, describe, type_name
+from leafreport._describe import Table, annotated, describe, type_name
 from leafreport._endless import depth_limit, endless, never_ends, too_deep, unflattenable
 from leafreport._keys import key_name, text
 from leafreport._leaf import Node, NodeKind, Path
 from leafreport._model import Model
 from leafreport._report import LeafReport
+
+if TYPE_CHECKING:
+    from leafreport._adapter import Adapter
 
 # A tree this deep is searched once for a node that contains itself. Before that, such a node makes the tree
 # grow, and is looked for where the tree has grown this much.
@@ -31,7 +34,7 @@ _DEEP = 64
 _GROWTH = 8
 
 
-def report(tree: Any) -> LeafReport:
+def report(tree: Any, *, adapter: "str | Adapter | None" = None) -> LeafReport:
     """What is in a tree: every leaf's path, shape, dtype, bytes and sharding.
 
     Takes any JAX pytree, live or abstract, or a `Model` (whose params are reported). Reads no values, copies
@@ -41,6 +44,9 @@ def report(tree: Any) -> LeafReport:
 
     Args:
         tree: any pytree; leaves of any type.
+        adapter: a backend's name, or its adapter, whose framework made the tree: it tells each leaf's role
+            (`params`, `statistics`, `rng`, `static`, `other`) and, where the tree itself shows it, the class
+            of the layer that holds it. A `Model` brings that with it.
 
     Returns:
         A report with `leaf_count == len(jax.tree_util.tree_leaves(tree))`.
@@ -48,6 +54,7 @@ def report(tree: Any) -> LeafReport:
     Raises:
         FlattenError: JAX cannot flatten the tree (dict keys of mixed types, a tree that contains itself or is
             deeper than JAX can go), or a class' own flatten function raises. The message names the path.
+        AdapterError: there is no such adapter, or what it tells does not fit the tree.
 
     Example:
         >>> import numpy as np
@@ -57,7 +64,15 @@ def report(tree: Any) -> LeafReport:
         >>> r["kernel"].shape
         (2, 3)
     """
-    return LeafReport(_flatten(tree.params if isinstance(tree, Model) else tree))
+    facts = None
+    if isinstance(tree, Model):
+        tree, facts = tree.params, tree.facts
+    columns = _flatten(tree)
+    if adapter is not None and facts is None:
+        from leafreport._adapter import describe as told  # most reports ask no adapter
+
+        facts = told(adapter, tree)
+    return LeafReport(columns if facts is None else annotated(columns, facts))
 
 
 def _flatten(tree: Any) -> Columns:

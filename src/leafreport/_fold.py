@@ -38,6 +38,7 @@ def tree_rows(
     """
     signature = _signatures(columns) if fold else None
     sharding = [escape(str(spec.sharding or "")) for spec in columns.specs]
+    kinds = _layers(columns)
     rows: list[Row] = []
     stack = [(_Group("(root)", (0,)), 0)]
     while stack:
@@ -47,9 +48,13 @@ def tree_rows(
         sums = _together(totals, group.entries)
         is_leaf = code >= 0
         closed = not is_leaf and depth is not None and level >= depth
-        detail = sharding[code] if is_leaf else columns.nodes[~code].type
-        if is_leaf and columns.first is not None and len(group.entries) == 1:
-            detail = ", ".join(filter(None, [detail, _shared_note(columns, columns.first, entry)]))
+        if is_leaf:
+            told = _told(columns, entry, kinds) if kinds else ""
+            alone = columns.first is not None and len(group.entries) == 1
+            shared = _shared_note(columns, columns.first, entry) if alone else ""
+            detail = ", ".join(filter(None, [told, sharding[code], shared]))
+        else:
+            detail = kinds[entry] if entry in kinds else columns.nodes[~code].type
         rows.append(
             Row(
                 depth=level,
@@ -76,7 +81,44 @@ def tree_rows(
     return rows
 
 
-def _shared_note(columns: Columns, shared: Ints, entry: int) -> str:
+def _layers(columns: Columns) -> dict[int, str]:
+    """The nodes that are layers, and of what class: plain containers whose own leaves have one owner.
+
+    Of a tree of which no adapter told, nothing.
+    """
+    if not any(spec.owner or spec.role for spec in columns.specs):
+        return {}
+    owners: dict[int, set[str | None]] = {}
+    leaves = columns.leaves
+    for parent, code in zip(columns.parent[leaves].tolist(), columns.code[leaves].tolist(), strict=True):
+        owners.setdefault(parent, set()).add(columns.specs[code].owner)
+    layers: dict[int, str] = {-1: ""}
+    for entry, names in owners.items():
+        if entry >= 0:
+            own = columns.nodes[~columns.code[entry]]
+            (owner,) = names if len(names) == 1 else (None,)
+            layers[entry] = owner if owner and own.kind in _PLAIN else own.type
+    return layers
+
+
+_PLAIN = ("dict", "list", "tuple")
+
+
+def _told(columns: Columns, entry: int, layers: dict[int, str]) -> str:
+    """What an adapter told of a leaf, where the row above does not say it."""
+    spec = columns.specs[columns.code[entry]]
+    above = layers[int(columns.parent[entry])].rpartition(".")[2]
+    parts = [
+        spec.role if spec.role not in (None, "params") else "",
+        escape(spec.owner or "") if spec.owner != above else "",
+        f"{spec.stacked:,} layers stacked" if spec.stacked else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _shared_note(columns: Columns, shared: Ints | None, entry: int) -> str:
+    if shared is None:
+        return ""
     leaf = int(columns.leaf_start[entry])
     first = int(shared[leaf])
     if first == leaf:
@@ -94,8 +136,8 @@ def _signatures(columns: Columns) -> list[int]:
     """i[entries]: equal where two subtrees are isomorphic."""
     shapes: dict[object, int] = {}
     leaf = [
-        shapes.setdefault((spec.kind, spec.dtype, spec.shape, spec.sharding), len(shapes))
-        for spec in columns.specs
+        shapes.setdefault((s.kind, s.dtype, s.shape, s.sharding, s.role, s.owner, s.stacked), len(shapes))
+        for s in columns.specs
     ]
     return signatures(columns, leaf, range(len(columns.nodes)), columns.name, {})
 

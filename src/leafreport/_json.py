@@ -15,6 +15,7 @@ import numpy as np
 from leafreport._columns import Columns, Ints, subtree_ends
 from leafreport._errors import ReportFormatError
 from leafreport._leaf import KINDS, MOST_DEVICES, NODE_KINDS, Node, Sharding, Spec
+from leafreport._model import ROLES, Role
 from leafreport._totals import Totals
 
 SCHEMA = "leafreport/1"
@@ -95,9 +96,13 @@ def _spec_fields(spec: Spec) -> dict[str, Any]:
             "axis_types": list(map(exact, spec.sharding.axis_types)),
             "memory_kind": None if spec.sharding.memory_kind is None else exact(spec.sharding.memory_kind),
         }
-    for name in ("shard_shape", "device_nbytes", "devices", "device_ids"):
+    for name in ("shard_shape", "device_nbytes", "devices", "device_ids", "role", "stacked"):
         if (value := getattr(spec, name)) is not None:
             fields[name] = value
+    if spec.owner is not None:
+        fields["owner"] = exact(spec.owner)
+    if spec.axes is not None:
+        fields["axes"] = list(map(exact, spec.axes))
     return fields
 
 
@@ -258,6 +263,10 @@ _SPEC_FIELDS = (
     "device_nbytes",
     "devices",
     "device_ids",
+    "role",
+    "owner",
+    "axes",
+    "stacked",
 )
 
 
@@ -294,6 +303,10 @@ def _spec(row: dict[str, Any], what: str) -> Spec:
         devices=devices,
         device_ids=_optional(row.get("device_ids"), _amounts, what),
         abstract=_flag(row.get("abstract"), what),
+        role=_optional(row.get("role"), _role, what),
+        owner=_optional(row.get("owner"), _text, what),
+        axes=_optional(row.get("axes"), _texts, what),
+        stacked=_optional(row.get("stacked"), _amount, what),
     )
 
 
@@ -346,6 +359,13 @@ def _flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
         raise _Bad(f"{what} has {_short(value)} where true or false belongs")
     return value
+
+
+def _role(value: Any, what: str) -> Role:
+    if value not in ROLES:
+        raise _Bad(f"{what} has the role {_short(value)}, which none has")
+    role: Role = value
+    return role
 
 
 def _text(value: Any, what: str) -> str:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from leafreport._model import Role
+
 Kind = Literal["array", "key", "scalar", "object"]
 KINDS: tuple[Kind, ...] = ("array", "key", "scalar", "object")
 Path = tuple[str, ...]
@@ -61,6 +63,10 @@ class Spec:
         devices: how many devices hold a part of it; None for more than `MOST_DEVICES`.
         device_ids: their ids, where they are real devices.
         abstract: it has a shape and a dtype but no storage.
+        role: `params`, `statistics`, `rng`, `static` or `other`, where an adapter told.
+        owner: the class of the layer that holds it, where an adapter told.
+        axes: what each axis of one layer's array is, where an adapter told.
+        stacked: how many layers it holds, where it holds several.
     """
 
     kind: Kind
@@ -76,6 +82,10 @@ class Spec:
     devices: int | None = None
     device_ids: tuple[int, ...] | None = None
     abstract: bool = False
+    role: Role | None = None
+    owner: str | None = None
+    axes: tuple[str, ...] | None = None
+    stacked: int | None = None
 
     def __str__(self) -> str:
         """The usual short form: `float32[2,3]`, or the type's name."""
@@ -120,6 +130,10 @@ class Leaf:
         shared_with: the paths of the other leaves that are the same object.
         weak_type: whether JAX lets the dtype yield to others'; None when not known.
         type: module and name of the leaf's class.
+        role: `params`, `statistics`, `rng`, `static` or `other`; None where no adapter told.
+        owner: the class of the layer that holds it (`Dense`); None where no adapter told.
+        axes: what each axis of one layer's array is (`("in", "out")`); None where no adapter told.
+        stacked: how many layers the leaf holds, where it holds several.
     """
 
     path: Path
@@ -133,6 +147,10 @@ class Leaf:
     shared_with: tuple[Path, ...] = ()
     weak_type: bool | None = None
     type: str = ""
+    role: Role | None = None
+    owner: str | None = None
+    axes: tuple[str, ...] | None = None
+    stacked: int | None = None
 
     @property
     def name(self) -> str:

@@ -48,6 +48,10 @@ class Leaves(Sequence[Leaf]):
             shared_with=self._shared_with(number),
             weak_type=spec.weak_type,
             type=spec.type,
+            role=spec.role,
+            owner=spec.owner,
+            axes=spec.axes,
+            stacked=spec.stacked,
         )
 
     def _shared_with(self, number: int) -> tuple[Path, ...]:

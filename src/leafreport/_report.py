@@ -12,10 +12,11 @@ import numpy as np
 from leafreport import _json, _select, _tables
 from leafreport._columns import Columns
 from leafreport._display import Display
-from leafreport._errors import PathError, ReportFormatError, nearest
+from leafreport._errors import PathError, PatternError, ReportFormatError, nearest
 from leafreport._fold import tree_rows
 from leafreport._leaf import Leaf, Node, Path, display_path, escape
 from leafreport._leaves import Leaves
+from leafreport._model import ROLES, Role
 from leafreport._render._html import tree_fragment, tree_html
 from leafreport._render._rows import Row, plural
 from leafreport._render._table import Table, table_csv, table_markdown, table_text
@@ -94,6 +95,23 @@ class LeafReport:
     def repeated_nbytes(self) -> int:
         """Bytes that sharing saves in memory, and a save would write again."""
         return self._totals.whole.repeated_nbytes
+
+    @property
+    def logical_leaf_count(self) -> int:
+        """How many leaves there would be if every layer had its own.
+
+        A scan, a vmap or a layer stack keeps the arrays of many layers in one leaf: where an adapter told how
+        many, they count. Equal to `leaf_count` otherwise.
+        """
+        return self._totals.logical
+
+    @property
+    def roles(self) -> dict[Role, Sums]:
+        """The sums over the leaves of each role; empty where no adapter told.
+
+        Each has `leaf_count`, `param_count`, `nbytes` and `repeated_nbytes`.
+        """
+        return dict(self._totals.roles)
 
     @property
     def device_nbytes(self) -> dict[int, int]:
@@ -190,16 +208,18 @@ class LeafReport:
 
     # --- Parts and sums
 
-    def select(self, *patterns: str, exclude: str | Iterable[str] = ()) -> "LeafReport":
+    def select(
+        self, *patterns: str, exclude: str | Iterable[str] = (), role: Role | None = None
+    ) -> "LeafReport":
         """The leaves whose name some pattern takes, as a report of their own.
 
         A glob is matched against the whole name (the path joined by "/"): `*` and `?` stay within one step,
         `**` crosses steps, `[ab]` is a set. `**/kernel` is every leaf called kernel, `params/**` everything
         under params. With the prefix `re:`, a regular expression found anywhere in the name. Without
-        patterns, every leaf.
+        patterns, every leaf. With `role`, of those only the leaves of that role.
 
         Raises:
-            PatternError: a pattern cannot be read.
+            PatternError: a pattern cannot be read, or there is no such role.
 
         Example:
             >>> from leafreport import report
@@ -209,6 +229,13 @@ class LeafReport:
         """
         dropped = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         keep = _select.chosen(self.names, patterns, dropped)
+        if role is not None:
+            if role not in ROLES:
+                raise PatternError(
+                    f"{role!r} is no role.{nearest(str(role), ROLES)} Roles: {', '.join(ROLES)}."
+                )
+            columns = self._columns
+            keep &= np.array([spec.role == role for spec in columns.specs], np.bool_)[columns.leaf_code]
         return LeafReport(_select.narrowed(self._columns, keep))
 
     def group(self, depth: int = 1) -> tuple[Group, ...]:
@@ -236,7 +263,8 @@ class LeafReport:
         """The leaves as NumPy columns, in flatten order: what a dataframe takes.
 
         `path` (tuples), `name`, `kind`, `dtype`, `shape`, `size`, `nbytes`, `device_nbytes`, `sharding`
-        (text). Numbers are int64 where every leaf has one that fits; else objects, None where there is none.
+        (text), `role`, `owner`, `stacked`. Numbers are int64 where every leaf has one that fits; else
+        objects, None where there is none.
         """
         columns = self._columns
         codes = columns.leaf_code
@@ -252,6 +280,9 @@ class LeafReport:
             "nbytes": _numbers([s.nbytes for s in specs])[codes],
             "device_nbytes": _numbers([s.device_nbytes for s in specs])[codes],
             "sharding": _objects([str(s.sharding) if s.sharding else None for s in specs])[codes],
+            "role": _objects([s.role for s in specs])[codes],
+            "owner": _objects([s.owner for s in specs])[codes],
+            "stacked": _numbers([s.stacked for s in specs])[codes],
         }
 
     # --- Text

@@ -49,6 +49,12 @@ def count_array(counted: LeafReport) -> jax.Array:
 
 def stack(seed: float, x: Any, num_layers: float, *, backend: str, abstract: bool) -> Model:
     """The stack, its arguments checked and cast first; raises as `leaf_count` does."""
+    number, sample, layers = checked(seed, x, num_layers)
+    return build_stack(backend, number, sample, layers, abstract=abstract)
+
+
+def checked(seed: float, x: Any, num_layers: float) -> tuple[int, jax.ShapeDtypeStruct, int]:
+    """What a stack is built from, checked and cast: the seed, the sample's shape and dtype, the layers."""
     shape, dtype = _sample(x)
     layers = _integer(num_layers, "num_layers")
     if layers < 0:
@@ -60,8 +66,7 @@ def stack(seed: float, x: Any, num_layers: float, *, backend: str, abstract: boo
             f"seed is {number}: jax.random.PRNGKey would wrap it to another seed without a word. "
             f"Give one from 0 to {most - 1}."
         )
-    sample = jax.ShapeDtypeStruct(shape, dtype)
-    return build_stack(backend, number, sample, layers, abstract=abstract)
+    return number, jax.ShapeDtypeStruct(shape, dtype), layers
 
 
 def _integer(value: Any, name: str) -> int:

@@ -21,6 +21,12 @@ def footer(totals: Totals, *, hidden: int = 0, noun: str = "leaf") -> tuple[str,
     """The lines under a table: the totals, which never depend on what is shown."""
     whole = totals.whole
     lines = [f"total  {sums_text(whole)}"]
+    if len(totals.roles) > 1:
+        lines.append("roles  " + "; ".join(f"{role} {sums_text(s)}" for role, s in totals.roles.items()))
+    if totals.logical != whole.leaf_count:
+        lines.append(
+            f"logical  {totals.logical:,} leaves, were the layers that are stacked in one leaf counted each"
+        )
     devices = totals.device_nbytes()
     if len(devices) > 1:
         most = max(devices.values())
@@ -70,12 +76,22 @@ def leaf_table(
         column("params", lambda spec: _count(_params(spec, 1), True), "right"),
         column("bytes", lambda spec: _nbytes(spec.nbytes, True), "right"),
     ]
+    if any(spec.owner or spec.stacked for spec in specs):
+        made.append(column("layer", layer_text))
+    if len(totals.roles) > 1:
+        made.append(column("role", lambda spec: spec.role or ""))
     if any(spec.sharding for spec in specs):
         made.append(column("device bytes", lambda spec: _nbytes(spec.device_nbytes, True), "right"))
         made.append(column("sharding", lambda spec: escape(str(spec.sharding or ""))))
     if columns.first is not None:
         made.append(Column("shared with", _shared_with(columns, names, order)))
     return Table(tuple(made), footer(totals, hidden=hidden))
+
+
+def layer_text(spec: Spec) -> str:
+    """The class of the layer that holds a leaf, and how many of them."""
+    owner = escape(spec.owner or "")
+    return f"{owner} x{spec.stacked:,}".strip() if spec.stacked else owner
 
 
 def csv_table(
@@ -108,6 +124,9 @@ def csv_table(
             column("device_nbytes", lambda spec: spec.device_nbytes),
             column("sharding", lambda spec: escape(str(spec.sharding or ""))),
             Column("shared_with", _shared_with(columns, names, order)),
+            column("role", lambda spec: spec.role),
+            column("owner", lambda spec: None if spec.owner is None else escape(spec.owner)),
+            column("stacked", lambda spec: spec.stacked),
         )
     )
 
@@ -160,6 +179,9 @@ def _nbytes(nbytes: int | None, units: bool) -> str:
     return format_nbytes(nbytes) if units else str(nbytes)
 
 
+_IF_USED = ("times", "layer", "notes")
+
+
 def folded_table(
     columns: Columns,
     display: Display,
@@ -188,9 +210,10 @@ def folded_table(
         Column("dtype", [escape(spec.dtype) for *_, spec, _ in lines]),
         Column("params", [_count(_params(s, n), True) for _, n, s, _ in lines], align="right"),
         Column("bytes", [_nbytes(_times(s.nbytes, n), True) for _, n, s, _ in lines], align="right"),
+        Column("layer", [layer_text(spec) for *_, spec, _ in lines]),
         Column("notes", [detail for *_, detail in lines]),
     ]
-    used = [column for column in made if column.title not in ("times", "notes") or any(column.cells)]
+    used = [column for column in made if column.title not in _IF_USED or any(column.cells)]
     return Table(tuple(used), footer(totals, hidden=hidden, noun="row"))
 
 

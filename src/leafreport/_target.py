@@ -5,25 +5,32 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from leafreport._errors import LeafReportError, ReportFormatError, TargetError, nearest
+from leafreport._errors import LeafReportError, ModelError, ReportFormatError, TargetError, nearest
 from leafreport._report import LeafReport
 
 _FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
 
 
-def load(target: str) -> LeafReport:
+def load(target: str, *, inputs: Sequence[str] = (), backend: str | None = None) -> LeafReport:
     """The report of a target.
 
     `pkg.module:name` is imported with the working folder importable; `name` may be dotted. A tree or a
-    `Model` is reported as it is; a factory is called under `jax.eval_shape`, so that no array is made.
+    `Model` is reported as it is; a factory is called under `jax.eval_shape`, so that no array is made. A
+    framework's own model, whose arrays are made from inputs, is traced on these.
+
+    Args:
+        target: what the user typed.
+        inputs: shapes, and dtypes where they are not float32: `4,8` or `4,16:int32`.
+        backend: the adapter that tells roles and layers; found by the target's class when not given.
 
     Raises:
         TargetError: nothing is there, or it does not give a tree; the message says what was found.
@@ -41,7 +48,8 @@ def load(target: str) -> LeafReport:
     if not module or not name:
         raise TargetError(f"{target!r} names no {'object' if module else 'module'}. {_FORMS}")
     with _stdout_to_stderr():
-        return _of_more_than_an_object(_reported(_imported(module, name), target), target)
+        reading = _Reading(target, tuple(map(_sample, inputs)), backend)
+        return _of_more_than_an_object(reading.report(_imported(module, name)), target)
 
 
 def _piped() -> LeafReport:
@@ -123,14 +131,66 @@ def _of_more_than_an_object(found: LeafReport, target: str) -> LeafReport:
     return found
 
 
-def _reported(found: Any, target: str) -> LeafReport:
-    from leafreport._flatten import report
+def _sample(text: str) -> Any:
+    """The abstract array of `4,8` or `4,16:int32`.
 
-    if isinstance(found, ModuleType):
-        raise TargetError(f"{target!r} is a module: name a tree, a model or a factory in it.")
-    if not _is_factory(found):
-        return report(found)
-    return _traced(found, target)
+    Raises:
+        TargetError: it is neither.
+    """
+    import jax
+
+    shape, _, dtype = text.partition(":")
+    sizes = [size.strip() for size in shape.split(",") if size.strip()]
+    if all(size.isdecimal() and len(size) < 18 for size in sizes):
+        with suppress(TypeError, ValueError):
+            return jax.ShapeDtypeStruct(tuple(map(int, sizes)), jax.numpy.dtype(dtype or "float32"))
+    raise TargetError(
+        f"--input {text!r} is no shape: give sizes, and a dtype where it is not float32, such as 4,8 or "
+        "4,16:int32."
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How an imported object becomes a report."""
+
+    target: str
+    inputs: tuple[Any, ...]
+    backend: str | None
+
+    def report(self, found: Any) -> LeafReport:
+        """The report of a tree, a model, or what a factory gives."""
+        if isinstance(found, ModuleType):
+            raise TargetError(f"{self.target!r} is a module: name a tree, a model or a factory in it.")
+        from leafreport._adapter import adapter_of
+
+        if adapter_of(found) is None and _is_factory(found):
+            return _traced(found, self)
+        return self.made(found)
+
+    def made(self, found: Any) -> LeafReport:
+        """The report of what is no factory: of a framework's model, by its adapter."""
+        from jax import tree_util
+
+        from leafreport._adapter import adapter, adapter_of, model
+        from leafreport._flatten import report
+        from leafreport._model import Model
+
+        chosen = adapter(self.backend) if self.backend else adapter_of(found)
+        if isinstance(found, Model) or chosen is None:
+            return report(found)
+        recognized = getattr(chosen, "recognizes", lambda _: False)(found)
+        if recognized and (self.inputs or not any(map(_is_array, tree_util.tree_leaves(found)))):
+            try:
+                return report(model(chosen, found, self.inputs))
+            except ModelError as error:
+                hint = "" if self.inputs else " On the command line: --input 4,8, once for each input."
+                raise TargetError(f"{self.target!r}: {error}{hint}") from error
+        return report(found, adapter=chosen)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def _is_factory(found: Any) -> bool:
@@ -146,17 +206,16 @@ def _is_factory(found: Any) -> bool:
     )
 
 
-def _traced(factory: Callable[[], Any], target: str) -> LeafReport:
+def _traced(factory: Callable[[], Any], reading: _Reading) -> LeafReport:
     import jax
 
-    from leafreport._flatten import report
-
+    target = reading.target
     reports: list[LeafReport] = []
 
     def run() -> tuple[()]:
         # Reported while traced: shapes and dtypes are known then, and leaves that are no arrays (functions,
         # strings), which no traced function may return, are still there.
-        reports.append(report(factory()))
+        reports.append(reading.made(factory()))
         return ()
 
     try:
@@ -164,6 +223,10 @@ def _traced(factory: Callable[[], Any], target: str) -> LeafReport:
     except LeafReportError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and "mesh" in str(error):
+            otherwise = _made_without_mesh(factory, reading)
+            if otherwise is not None:
+                return otherwise
         hint = ""
         if isinstance(error, jax.errors.JAXTypeError | jax.errors.TracerArrayConversionError):
             hint = (
@@ -179,6 +242,23 @@ def _traced(factory: Callable[[], Any], target: str) -> LeafReport:
             hint = " A factory takes no arguments: wrap it in a function that gives them."
         raise TargetError(f"calling {target!r} failed: {_described(error)}.{hint}") from error
     return reports[0]
+
+
+def _made_without_mesh(factory: Callable[[], Any], reading: _Reading) -> LeafReport | None:
+    """The report of a factory whose framework asks for a mesh; None where none knows how to do without.
+
+    NNX does so as soon as a variable that names mesh axes is made, unless it is told not to.
+    """
+    from leafreport._adapter import adapter, model
+    from leafreport._discovery import adapters, packages
+    from leafreport._flatten import report
+
+    for record in adapters():
+        imported = record.framework is not None and packages(record.framework) & sys.modules.keys()
+        if imported and record.distribution == "leafreport":
+            with suppress(Exception):
+                return report(model(adapter(record.name), factory, reading.inputs))
+    return None
 
 
 def _described(error: BaseException) -> str:

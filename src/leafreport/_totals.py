@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leafreport._columns import Columns
+from leafreport._model import ROLES, Role
 
 
 class Sums(NamedTuple):
@@ -53,6 +54,26 @@ class Totals:
             sum(n * (spec.nbytes or 0) for n, spec in counted),
             sum(n * (spec.nbytes or 0) for n, spec in repeats),
         )
+
+    @cached_property
+    def logical(self) -> int:
+        """How many leaves there would be if each that holds several layers were one a layer."""
+        leaves = np.bincount(self._columns.leaf_code, minlength=len(self._columns.specs)).tolist()
+        return sum(n * (spec.stacked or 1) for n, spec in zip(leaves, self._columns.specs, strict=True))
+
+    @cached_property
+    def roles(self) -> dict[Role, Sums]:
+        """The sums over the leaves of each role that there is, where an adapter told."""
+        counted, repeats = self.counted(), self.counted(repeats=True)
+        found: dict[Role, list[int]] = {}
+        for n, again, spec in zip(counted, repeats, self._columns.specs, strict=True):
+            if spec.role is not None and n + again:
+                sums = found.setdefault(spec.role, [0, 0, 0, 0])
+                sums[0] += n + again
+                sums[1] += n * (spec.size or 0) if spec.kind == "array" else 0
+                sums[2] += n * (spec.nbytes or 0)
+                sums[3] += again * (spec.nbytes or 0)
+        return {role: Sums(*found[role]) for role in ROLES if role in found}
 
     def device_nbytes(self) -> dict[int, int]:
         """Bytes on each device, by device id; devices of an abstract mesh are numbered from 0."""

@@ -1,0 +1,107 @@
+"""What adapter authors build on: leafreport's own adapters use nothing else beside its public names.
+
+Not imported by anything in leafreport: an adapter that has no use for it needs none of it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from leafreport._adapter import missing
+from leafreport._discovery import adapters
+from leafreport._errors import FrameworkMissingError, ModelError
+from leafreport._keys import key_name
+
+__all__ = ["framework_missing", "is_array", "is_key", "shapes", "steps", "untraced"]
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array: it has a shape and a dtype; abstract ones and NumPy's too.
+
+    Example:
+        >>> is_array(jax.ShapeDtypeStruct((2,), "float32")), is_array(1.0)
+        (True, False)
+    """
+    try:
+        shape, dtype = leaf.shape, leaf.dtype
+        known = isinstance(dtype, np.dtype) or jax.numpy.issubdtype(dtype, jax.dtypes.extended)
+    except Exception:  # noqa: BLE001  # a leaf of anyone's class
+        return False
+    return isinstance(shape, tuple) and known
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed PRNG key, live or abstract.
+
+    Example:
+        >>> is_key(jax.random.key(0)), is_key(jax.random.PRNGKey(0))
+        (True, False)
+    """
+    return is_array(leaf) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def steps(key_path: Sequence[Any]) -> tuple[str, ...]:
+    """The path of a leaf as a report gives it, from one of JAX's key paths.
+
+    Example:
+        >>> [steps(keys) for keys, _ in jax.tree_util.tree_leaves_with_path({"a": [1, 2]})]
+        [('a', '0'), ('a', '1')]
+    """
+    return tuple(key_name(key)[0] for key in key_path)
+
+
+def is_static(value: Any) -> bool:
+    """Whether an input stays as it is when a call is traced: a Python value, or a tree without arrays."""
+    return not any(map(is_array, jax.tree_util.tree_leaves(value)))
+
+
+def shapes(function: Callable[..., Any], *inputs: Any) -> Any:
+    """`jax.eval_shape`, but Python values among the inputs (`True`, None, "mean") stay as they are.
+
+    Allocates no array and computes nothing. What the function returns must be arrays.
+
+    Example:
+        >>> shapes(lambda x, axis: x.sum(axis), jax.ShapeDtypeStruct((2, 3), "float32"), 0).shape
+        (3,)
+    """
+    places = [None if is_static(value) else i for i, value in enumerate(inputs)]
+
+    def traced(given: dict[int, Any]) -> Any:
+        return function(*(value if i is None else given[i] for i, value in zip(places, inputs, strict=True)))
+
+    return jax.eval_shape(traced, {i: inputs[i] for i in places if i is not None})
+
+
+def untraced(obj: Any, inputs: Sequence[Any], error: Exception) -> ModelError:
+    """The error for a model that cannot be traced: which, on what inputs, and what its framework said.
+
+    Example:
+        >>> str(untraced(3, [jax.ShapeDtypeStruct((2,), "int8"), True], TypeError("no call")))[:60]
+        'int cannot be traced on int8[2], True: TypeError: no call. G'
+    """
+    shown = f"on {', '.join(map(_shown, inputs))}" if inputs else "without inputs"
+    said = " ".join(str(error).split()).removesuffix(".")
+    said = f"{said[:400]}..." if len(said) > 400 else said
+    return ModelError(
+        f"{type(obj).__name__} cannot be traced {shown}: {type(error).__name__}: {said}. "
+        "Give the inputs its call takes, as arrays or jax.ShapeDtypeStruct, and its options by name."
+    )
+
+
+def _shown(value: Any) -> str:
+    if is_array(value):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return repr(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
+
+def framework_missing(backend: str, error: Exception) -> FrameworkMissingError:
+    """The error for a framework that cannot be imported, with the line that installs it.
+
+    Example:
+        >>> str(framework_missing("haiku", ImportError("No module named 'haiku'")))[-43:]
+        "Install it: pip install 'leafreport[haiku]'"
+    """
+    record = next((record for record in adapters() if record.name == backend), None)
+    return missing(backend, record, error)
