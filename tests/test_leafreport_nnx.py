@@ -1,5 +1,7 @@
 """The NNX adapter: modules as models, and what is known of their variables."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -275,10 +277,14 @@ def test_list_of_modules_is_told_in_the_frameworks_words():
         def __init__(self):
             self.layers = [linear()]
 
-    with pytest.raises(
-        ModelError, match=r"^function cannot be traced .*ValueError: .*'list'.* 'layers' .*data"
-    ):
-        model(lambda: Old())
+    with pytest.raises(ValueError, match="'layers'"):
+        Old()
+    try:
+        made = model(lambda: Old())
+    except ModelError as error:
+        assert re.search(r"^function cannot be traced .*ValueError: .*'list'.* 'layers' .*data", str(error))  # noqa: PT017  # older versions take the list where nothing is concrete
+    else:
+        assert set(told(made)) == {"layers/0/bias/value", "layers/0/kernel/value"}
 
 
 class Plain(nnx.Module, pytree=False):
