@@ -5,7 +5,6 @@ An Equinox module is itself a pytree, whose leaves may be functions, strings and
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +58,8 @@ class EquinoxAdapter:
                 `eqx.nn.make_with_state` gives it; or a function without arguments that makes either, which is
                 traced, so that no array is made.
             example_inputs: what the call takes beside a state, concrete or abstract.
-            batched: whether all arrays among the inputs have a batch axis in front; found out when not given.
+            batched: whether all arrays among the inputs have a batch axis in front. When not given it is
+                found out by tracing; where both can be meant, it has to be said.
             options: the call's keyword arguments, such as `inference=True`; they stay as they are.
 
         Raises:
@@ -85,13 +85,15 @@ class EquinoxAdapter:
             y = chosen(params, *inputs)
             return y if state is None else y[0]
 
-        ways = _ways(call, module, batched)
-        chosen = _first_traced(ways, module, params, example_inputs) if example_inputs else ways[0]
+        ways = _ways(call, module)
+        chosen = _chosen(ways, module, params, example_inputs, batched) if example_inputs else ways[0]
         return Model(params, apply, facts)
 
     def recognizes(self, obj: Any) -> bool:
-        """Whether it is an Equinox module or state."""
+        """Whether it is an Equinox module, a state, or the pair of both."""
         eqx = _equinox()
+        if type(obj) is tuple and len(obj) == 2:
+            return isinstance(obj[0], eqx.Module) and isinstance(obj[1], eqx.nn.State)
         return isinstance(obj, eqx.Module | eqx.nn.State)
 
     def describe(self, tree: Any) -> Sequence[LeafFacts]:
@@ -127,17 +129,14 @@ def _parts(obj: Any) -> tuple[Any, Any]:
 _Call = Callable[..., Any]
 
 
-def _ways(call: _Call, module: Any, batched: bool | None) -> list[_Call]:
-    """How the module may be called: as it is, with a key, and each of these mapped over a batch."""
+def _ways(call: _Call, module: Any) -> list[_Call]:
+    """How the module may be called: as it is, and with a key."""
     import jax
 
     ways = [call]
     if "key" in inspect.signature(type(module).__call__).parameters:
         ways.append(lambda params, *inputs: call(params, *inputs, key=jax.random.PRNGKey(0)))
-    mapped = [_mapped(way, module) for way in ways]
-    if batched is None:
-        return ways + mapped
-    return mapped if batched else ways
+    return ways
 
 
 def _mapped(call: _Call, module: Any) -> _Call:
@@ -177,16 +176,68 @@ def _axis_name(module: Any) -> Any:
     return None
 
 
-def _first_traced(ways: Sequence[_Call], module: Any, params: Any, inputs: Sequence[Any]) -> _Call:
-    first: Exception | None = None
+_Traced = tuple[_Call, Any] | Exception
+
+
+def _first_traced(ways: Sequence[_Call], params: Any, inputs: Sequence[Any]) -> _Traced:
+    """The first way that can be traced and the shapes it gives; or why the first of all cannot be."""
+    errors: list[Exception] = []
     for way in ways:
         try:
-            adapting.shapes(lambda *given, way=way: _arrays(way(*given)), params, *inputs)
+            return way, adapting.shapes(lambda *given, way=way: _arrays(way(*given)), params, *inputs)
         except Exception as error:  # noqa: BLE001  # a module's own code; the first error is what is told
-            first = first or error
-        else:
-            return way
-    raise adapting.untraced(module, inputs, first or TypeError("no way to call it")) from first
+            errors.append(error)
+    return errors[0]
+
+
+def _chosen(
+    ways: Sequence[_Call], module: Any, params: Any, inputs: Sequence[Any], batched: bool | None
+) -> _Call:
+    """How the module is called on these inputs: as they are, or example by example."""
+    as_is = None if batched is True else _first_traced(ways, params, inputs)
+    mapped = [_mapped(way, module) for way in ways]
+    by_example = None if batched is False else _first_traced(mapped, params, inputs)
+    found = [way for way in (as_is, by_example) if isinstance(way, tuple)]
+    alike = len(found) == 2 and _shapes(found[0][1]) == _shapes(found[1][1])
+    if alike and _mixes(lambda *given: _arrays(found[0][0](*given)), params, *inputs):
+        raise ModelError(
+            f"{type(module).__name__} can be called on these inputs as they are, and on each example of a "
+            "batch: the results have one shape and other values. Say batched=False or batched=True."
+        )
+    if found:
+        return found[0][0]
+    error = next(why for why in (as_is, by_example) if isinstance(why, Exception))
+    raise adapting.untraced(module, inputs, error) from error
+
+
+def _shapes(y: Any) -> Any:
+    import jax
+
+    leaves, structure = jax.tree_util.tree_flatten(y)
+    return structure, [leaf.shape for leaf in leaves]
+
+
+# Primitives that compute each number of their result from one number of each operand.
+_ALONE = frozenset(
+    {"abs", "add", "sub", "mul", "div", "neg", "max", "min", "exp", "log", "tanh", "logistic", "erf", "sin"}
+    | {"cos", "sqrt", "rsqrt", "pow", "integer_pow", "square", "sign", "ge", "gt", "le", "lt", "eq", "ne"}
+    | {"select_n", "convert_element_type", "broadcast_in_dim", "stop_gradient", "copy", "log1p", "expm1"}
+)
+
+
+def _mixes(call: _Call, *given: Any) -> bool:
+    """Whether a call does anything but compute each number of its result from one number of each input."""
+    import jax
+
+    traced: list[Any] = []
+    adapting.shapes(lambda *given: traced.append(jax.make_jaxpr(call)(*given).jaxpr), *given)
+    while traced:
+        for equation in traced.pop().eqns:
+            inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
+            if not inner and equation.primitive.name not in _ALONE:
+                return True
+            traced += inner
+    return False
 
 
 def _arrays(y: Any) -> Any:
@@ -204,7 +255,7 @@ def _indices(module: Any) -> dict[str, tuple[Any, LeafFacts]]:
     eqx = _equinox()
     found: dict[str, tuple[Any, LeafFacts]] = {}
     markers: list[Any] = []
-    flat, modules = _flat(module, eqx.nn.StateIndex)
+    flat, modules, _ = _flat(module, eqx.nn.StateIndex)
     for path, node in flat:
         if isinstance(node, eqx.nn.StateIndex) and node.marker not in markers:
             markers.append(node.marker)
@@ -241,6 +292,7 @@ def _native_state(module: Any, state: Any, values: Mapping[str, Any]) -> Any:
 # --- Facts --------------------------------------------------------------------------------------------------
 
 
+_PLAIN = (dict, list, tuple, type(None))
 _Path = tuple[str, ...]
 _Modules = dict[_Path, Any]
 
@@ -250,30 +302,40 @@ def _tree_facts(tree: Any) -> list[LeafFacts]:
     eqx = _equinox()
     import jax
 
-    flat, modules = _flat(tree, eqx.nn.State)
+    flat, modules, strangers = _flat(tree, eqx.nn.State)
     facts: list[LeafFacts] = []
     for path, node in flat:
         if isinstance(node, eqx.nn.State):
             facts += [LeafFacts("statistics")] * len(jax.tree_util.tree_leaves(node))
+        elif any(path[:depth] in strangers for depth in range(len(path))):
+            # A module within an optimizer's state or the like holds what was made of the params.
+            role = _role(node)
+            facts.append(LeafFacts("other" if role == "params" else role))
         else:
             facts.append(_fact(modules, path, node))
     return facts
 
 
-def _flat(tree: Any, whole: type) -> tuple[list[tuple[_Path, Any]], _Modules]:
-    """The leaves of a tree by path, what is of the class `whole` left whole; and its modules by path."""
+def _flat(tree: Any, whole: type) -> tuple[list[tuple[_Path, Any]], _Modules, set[_Path]]:
+    """The leaves of a tree by path, and its modules; and where containers of other libraries stand.
+
+    What is of the class `whole` is left whole.
+    """
     eqx = _equinox()
     import jax
 
     modules: _Modules = {}
+    strangers: set[_Path] = set()
 
     def note(keys: Sequence[Any], node: Any) -> bool:
         if isinstance(node, eqx.Module):
             modules[adapting.steps(keys)] = node
+        elif type(node) not in _PLAIN and not jax.tree_util.all_leaves([node]):
+            strangers.add(adapting.steps(keys))
         return isinstance(node, whole)
 
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=note, is_leaf_takes_path=True)
-    return [(adapting.steps(keys), node) for keys, node in flat], modules
+    return [(adapting.steps(keys), node) for keys, node in flat], modules, strangers
 
 
 def _fact(modules: _Modules, path: _Path, leaf: Any) -> LeafFacts:
@@ -310,17 +372,15 @@ def _fitted(known: _Axes | None, leaf: Any) -> tuple[tuple[str, ...] | None, int
     if known is None or not adapting.is_array(leaf):
         return None, None
     axes = tuple(name for name, _ in known)
-    if tuple(leaf.shape) == tuple(size for _, size in known):
-        return axes, None
-    one, whole = math.prod(size for _, size in known), math.prod(leaf.shape)
-    if len(leaf.shape) > len(known) and one and whole % one == 0:
-        return axes, whole // one
-    return None, None
+    held = adapting.layers_held([size for _, size in known], leaf.shape)
+    if held is None:
+        return None, None
+    return axes, held if len(leaf.shape) > len(known) else None
 
 
 def _layer(module: Any, leaf: str) -> _Axes | None:
     """Name and size of each axis that a layer of this class gives its array; None for one not Equinox's."""
-    kind = next((c.__name__ for c in type(module).__mro__ if c.__module__.startswith("equinox.")), "")
+    kind = next(iter(adapting.of_framework(module, "equinox")), "")
     try:
         return _axes(kind, module, leaf)
     except (AttributeError, TypeError):  # a version that names its settings otherwise

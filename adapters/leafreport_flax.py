@@ -5,7 +5,6 @@ is a model's `params` here. Which layer holds a leaf is seen by tracing `init` w
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,8 @@ class FlaxAdapter:
             raise ModelError(f"the flax adapter takes a Linen module, such as nn.Dense(8); this is {found}.")
         if obj.scope is not None:
             obj, bound = obj.unbind()
-            params = bound if params is None else params
+            if params is None and jax.tree_util.tree_leaves(bound):
+                params = bound
         seen = _Seen()
 
         def init(rng: Any, *inputs: Any) -> Any:
@@ -169,12 +169,12 @@ class _Seen:
         if cut is None:
             return LeafFacts(role)
         place, (module, shape) = path[1 : cut - 1], self._arrays[path[:cut]]
-        stacked = len(leaf.shape) > len(shape) and math.prod(shape) > 0
+        held = adapting.layers_held(shape, leaf.shape)  # None where it is stored otherwise than it is used
         return LeafFacts(
             role,
             type(module).__name__,
-            _axes(module, path[cut - 1], len(shape)),
-            stacked=math.prod(leaf.shape) // math.prod(shape) if stacked else None,
+            None if held is None else _axes(module, path[cut - 1], len(shape)),
+            stacked=held if len(leaf.shape) > len(shape) else None,
             module=place,
             order=self._calls.get(place),
         )
@@ -197,7 +197,7 @@ def _role(path: tuple[str, ...], leaf: Any, collections: bool) -> Role | None:
 
 def _axes(module: Any, leaf: str, rank: int) -> tuple[str, ...] | None:
     """What each axis of a layer's array is, by the layer's class; None for a class that is not Linen's."""
-    kind = next((c.__name__ for c in type(module).__mro__ if c.__module__.startswith("flax.")), "")
+    kind = next(iter(adapting.of_framework(module, "flax")), "")
     axes: tuple[str, ...] | None = None
     match kind, leaf:
         case "Dense", "kernel":

@@ -6,7 +6,6 @@ one key with slashes. Which layer holds a leaf is seen by tracing `init` and wat
 
 import contextlib
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -188,12 +187,12 @@ class _Seen:
         place, order = tuple(name.split("/")), self._order.get(name)
         if shape is None:
             return LeafFacts(role, owner, module=place, order=order)
-        stacked = len(leaf.shape) > len(shape) and math.prod(shape) > 0
+        held = adapting.layers_held(shape, leaf.shape)  # None where it is stored otherwise than it is used
         return LeafFacts(
             role,
             owner,
-            _axes(module, attribute, len(shape)),
-            stacked=math.prod(leaf.shape) // math.prod(shape) if stacked else None,
+            None if held is None else _axes(module, attribute, len(shape)),
+            stacked=held if len(leaf.shape) > len(shape) else None,
             module=place,
             order=order,
         )
@@ -221,7 +220,7 @@ def _role(path: tuple[str, ...], leaf: Any, named: bool) -> Role | None:
 
 def _axes(module: Any, leaf: str, rank: int) -> tuple[str, ...] | None:
     """What each axis of a module's array is, by the module's class; None for a class that is not Haiku's."""
-    kind = next((c.__name__ for c in type(module).__mro__ if c.__module__.startswith("haiku.")), "")
+    kind = next(iter(adapting.of_framework(module, "haiku")), "")
     axes: tuple[str, ...] | None = None
     match kind, leaf:
         case "Linear", "w":

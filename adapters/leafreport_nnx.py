@@ -4,7 +4,6 @@ An NNX module holds its arrays in variables: a model's `params` is the module's 
 `nnx.split`, so that each leaf's path ends in `value` and a variable that two layers share is there once.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -118,16 +117,12 @@ class _Layers:
 
     def __init__(self, tree: Any) -> None:
         nnx = _nnx()
-        import jax
-
         self._tree = tree
         self._paths: dict[int, list[tuple[str, ...]]] = {}
-        flat, _ = jax.tree_util.tree_flatten_with_path(
-            tree, is_leaf=lambda node: isinstance(node, nnx.Variable)
-        )
-        for keys, leaf in flat:
-            if isinstance(leaf, nnx.Variable):
-                self._paths.setdefault(id(leaf), []).append(adapting.steps(keys))
+        # A module may hold itself: it is a graph, which JAX would follow without end.
+        found = _graph_variables(tree) if isinstance(tree, nnx.Module) else _tree_variables(tree)
+        for path, variable in found:
+            self._paths.setdefault(id(variable), []).append(path)
 
     def holder(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], Any, str] | None:
         """Path, module and attribute of the layer that holds a variable; a known layer before others."""
@@ -146,6 +141,27 @@ class _Layers:
                 found = path[:depth], node, step if depth == len(path) - 1 else ""
             node = _child(node, step)
         return found
+
+
+def _graph_variables(module: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The variables that a module's layers hold, each as often as it is held."""
+    nnx = _nnx()
+    for path, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Module):
+            for name, value in vars(node).items():
+                if isinstance(value, nnx.Variable):
+                    yield (*map(str, path), str(name)), value
+
+
+def _tree_variables(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The variables in a tree, each as often as it is there."""
+    nnx = _nnx()
+    import jax
+
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    for keys, leaf in flat:
+        if isinstance(leaf, nnx.Variable):
+            yield adapting.steps(keys), leaf
 
 
 def _at(tree: Any, path: Sequence[str]) -> Any:
@@ -206,17 +222,15 @@ def _fitted(known: _Axes | None, leaf: Any) -> tuple[tuple[str, ...] | None, int
     if known is None or not adapting.is_array(leaf):
         return None, None
     axes = tuple(name for name, _ in known)
-    if tuple(leaf.shape) == tuple(size for _, size in known):
-        return axes, None
-    one, whole = math.prod(size for _, size in known), math.prod(leaf.shape)
-    if len(leaf.shape) > len(known) and one and whole % one == 0:
-        return axes, whole // one
-    return None, None
+    held = adapting.layers_held([size for _, size in known], leaf.shape)
+    if held is None:
+        return None, None
+    return axes, held if len(leaf.shape) > len(known) else None
 
 
 def _layer(module: Any, leaf: str) -> _Axes | None:
     """Name and size of each axis that a layer of this class gives its array; None for one not NNX's."""
-    kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("flax.")]
+    kinds = adapting.of_framework(module, "flax")
     try:
         return next(filter(None, (_axes(kind, module, leaf) for kind in kinds)), None)
     except (AttributeError, TypeError):  # a version that names its settings otherwise

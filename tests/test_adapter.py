@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from leafreport import (
     compare_stacks,
     leaf_count,
 )
+from leafreport._adapter import adapter_of
 
 
 def record(name):
@@ -202,17 +204,42 @@ def test_entry_points_that_cannot_be_read_hurt_nobody(kind, tmp_path, monkeypatc
         after = adapters()
     assert len(caught) == 1
     assert [r.name for r in after] == sorted([*(r.name for r in before), "toy8"])
-    with pytest.warns(AdapterWarning, match=said):
-        assert adapter("toy8").name == "toy8"
-    with pytest.warns(AdapterWarning, match=said):
-        assert adapter("flax").name == "flax"
-    with pytest.warns(AdapterWarning, match=said):
-        assert leaf_count(0.0, jnp.ones((4, 8)), 5, backend="toy8").tolist() == [5.0]
-    with (
-        pytest.warns(AdapterWarning, match=said),
-        pytest.raises(AdapterError, match=r"^no backend is called 'toy7'\."),
-    ):
+    # Said once; from here on a warning would be an error.
+    assert adapter("toy8").name == "toy8"
+    assert adapter("flax").name == "flax"
+    assert leaf_count(0.0, jnp.ones((4, 8)), 5, backend="toy8").tolist() == [5.0]
+    with pytest.raises(AdapterError, match=r"^no backend is called 'toy7'\."):
         adapter("toy7")
+
+
+@pytest.mark.parametrize(("file", "known"), [("METADATA", False), ("RECORD", True), ("top_level.txt", True)])
+def test_damaged_framework_hurts_nobody(file, known, tmp_path, monkeypatch):
+    """An adapter's framework whose metadata cannot be read: others are listed and used as ever."""
+    framework, backend = f"damaged-{file[:3].lower()}", f"toy9-{file[:3].lower()}"
+    requires = (f"{framework}; extra == '{backend}'",)
+    install(tmp_path, f"{backend}-adapter", {backend: "absent:adapter"}, requires=requires)
+    install(tmp_path, framework, {})
+    (tmp_path / f"{framework.replace('-', '_')}-1.2.3.dist-info" / file).write_bytes(b"Name: \xff\xfe\n\xff")
+    monkeypatch.syspath_prepend(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdapterWarning)
+        found = record(backend)
+        assert (found.framework_version is not None) == known
+        assert adapter_of(_of_a_framework(framework.replace("-", "_"))) is None
+        if record("flax").installed:
+            assert leaf_count(0.0, jnp.ones((4, 8)), 5).tolist() == [10.0]
+
+
+def _of_a_framework(module):
+    return type("Thing", (), {"__module__": module})()
+
+
+def test_adapter_that_stops_the_program_is_an_error(tmp_path, monkeypatch):
+    code = "import sys\n" + TOY.format(name="toy10").replace("        import jax\n", "        sys.exit(7)\n")
+    install(tmp_path, "stops-adapter", {"toy10": "toy10:adapter"}, modules={"toy10": code})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AdapterError, match=r"^the adapter 'toy10' stops the program: SystemExit: 7$"):
+        leaf_count(0.0, jnp.ones((4, 8)), 1, backend="toy10")
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit('boom')", "import time\ntime.sleep(600)"])

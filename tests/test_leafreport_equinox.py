@@ -122,6 +122,8 @@ def test_batched_is_as_it_is_told():
     assert not np.allclose(by_row, as_it_is)
     close(model(module, square, batched=True).apply(module, square), by_row)
     close(model(module, square, batched=False).apply(module, square), as_it_is)
+    with pytest.raises(ModelError, match=r"^Linear can be called .* Say batched=False or batched=True\.$"):
+        model(module, square)
     with pytest.raises(ModelError, match=r"^Linear cannot be traced on float32\[4,6\]: "):
         model(module, BATCH, batched=False)
     with pytest.raises(ModelError, match=r"^Linear cannot be traced on float32\[6\]: "):
@@ -465,3 +467,30 @@ def test_failed_call_does_not_spend_the_state():
         model((module, state), BATCH).apply(model((module, state), BATCH).params, X),
         by_hand(module, state, X),
     )
+
+
+def test_state_of_an_optimizer_is_not_what_is_trained():
+    optax = pytest.importorskip("optax")
+    arrays = eqx.filter(linear(), eqx.is_array)
+    both = {"model": linear(), "optimizer": optax.adam(1e-3).init(arrays)}
+    roles = report(both, adapter="equinox").roles
+    assert (roles["params"].leaf_count, roles["other"].leaf_count) == (2, 5)
+    history = report(optax.lbfgs(memory_size=5).init(arrays), adapter="equinox")
+    assert {leaf.stacked for leaf in history} == {None}
+
+
+def test_axes_are_told_only_where_the_sizes_are_the_layers():
+    square = eqx.nn.Linear(8, 8, key=KEY)
+    for shape in ((4, 2, 8), (16, 2, 2, 8), (8, 4, 2)):
+        changed = eqx.tree_at(lambda layer: layer.weight, square, np.zeros(shape))
+        leaf = report(changed, adapter="equinox")["weight"]
+        assert (leaf.owner, leaf.axes, leaf.stacked) == ("Linear", None, None)
+
+
+def test_subclass_with_a_call_of_its_own_tells_no_axes():
+    class Turned(eqx.nn.Linear):
+        def __call__(self, x):
+            return x @ self.weight
+
+    leaf = report(Turned(6, 6, key=KEY), adapter="equinox")["weight"]
+    assert (leaf.owner, leaf.axes) == ("Turned", None)

@@ -521,3 +521,35 @@ def test_model_leaves_the_module_as_it_was():
     model(module, X)
     assert dict(vars(module)) == before
     assert module.scope is None
+
+
+def test_layer_stored_otherwise_than_it_is_used_tells_no_axes():
+    class Turned(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            def turn(variables):
+                return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, variables)
+
+            return nn.map_variables(nn.Dense, "params", turn, turn, init=True)(3)(x)
+
+    (kernel,) = [leaf for leaf in report(adapter("flax").model(Turned(), X)) if leaf.path[-1] == "kernel"]
+    assert (kernel.owner, kernel.shape, kernel.axes, kernel.stacked) == ("Dense", (3, 6), None, None)
+
+
+def test_subclass_with_a_call_of_its_own_tells_no_axes():
+    class Own(nn.Dense):
+        @nn.compact
+        def __call__(self, x):
+            return x @ self.param("kernel", self.kernel_init, (self.features, x.shape[-1])).T
+
+    (kernel,) = report(adapter("flax").model(Own(3), X)).leaves
+    assert (kernel.owner, kernel.axes) == ("Own", None)
+
+
+def test_python_values_within_an_input_stay_as_they_are():
+    class Switch(nn.Module):
+        @nn.compact
+        def __call__(self, batch):
+            return nn.Dense(3)(batch["x"]) if batch["train"] else None
+
+    assert len(report(adapter("flax").model(Switch(), {"x": X, "train": True}))) == 2

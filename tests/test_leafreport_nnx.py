@@ -465,3 +465,19 @@ def test_failed_call_leaves_the_module_as_it_was():
     assert dict(vars(module)) == before[1]
     model(module, X)
     assert same(held(module), before[0])
+
+
+def test_module_that_holds_itself_is_a_model_all_the_same():
+    class Child(nnx.Module):
+        def __init__(self, parent):
+            self.parent = parent
+
+    class Parent(nnx.Module):
+        def __init__(self):
+            self.layer = linear()
+            self.child = Child(self)
+
+        def __call__(self, x):
+            return self.layer(x)
+
+    assert {fact[1] for fact in told(model(Parent(), ABSTRACT)).values()} == {"Linear"}

@@ -266,3 +266,19 @@ def test_wide_tree_with_facts_is_still_cheap_in_specs():
         for axes in (("out",), ("in", "out"))
     ]
     assert len(report(Model(tree, apply, facts))._columns.specs) == 2
+
+
+def test_role_that_is_none_is_refused():
+    with pytest.raises(AdapterError, match=r"^the adapter told of the role 'bogus'\. Roles are params, "):
+        report(Model({"w": np.zeros(3)}, apply, [LeafFacts("bogus")]))
+    with pytest.raises(AdapterError, match=r"^the adapter told of -3 layers in a leaf"):
+        report(Model({"w": np.zeros(3)}, apply, [LeafFacts("params", stacked=-3)]))
+
+
+def test_axes_given_as_a_list_are_kept_as_a_tuple():
+    assert LeafFacts(axes=["in", "out"]).axes == ("in", "out")
+    assert LeafFacts(module=["a"]).module == ("a",)
+
+
+def test_leaf_of_no_layers_counts_none():
+    assert report(Model([np.zeros((0, 3))], apply, [LeafFacts(stacked=0)])).logical_leaf_count == 0

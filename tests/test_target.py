@@ -487,3 +487,29 @@ def test_nnx_factory_that_names_mesh_axes_needs_no_mesh(here):
     told = load("meshless:make")
     assert told.names == ("bias/value", "kernel/value")
     assert {leaf.owner for leaf in told} == {"Linear"}
+
+
+def test_inputs_of_no_use_are_refused_where_asked(here, tmp_path):
+    here(plain="import numpy as np\ntree = {'w': np.zeros(3)}\n")
+    (tmp_path / "saved.json").write_text(report({"a": 1}).to_json())
+    assert load("plain:tree", inputs=["3"]).leaf_count == 1
+    for target, said in (
+        ("plain:tree", "a dict, which is not called"),
+        (str(tmp_path / "saved.json"), "a saved"),
+    ):
+        with pytest.raises(TargetError, match=f"is {said}.*: leave --input and --backend out"):
+            load(target, inputs=["3"], strict=True)
+
+
+def test_pair_of_a_module_and_its_state_is_a_model(here):
+    pytest.importorskip("equinox")
+    here(
+        pair="""
+            import equinox as eqx
+
+            both = eqx.nn.make_with_state(lambda: eqx.nn.BatchNorm(3, "batch", mode="ema"))()
+        """
+    )
+    assert load("pair:both").roles["statistics"].leaf_count == 3
+    called = load("pair:both", inputs=["5,3"], strict=True)
+    assert {leaf.owner for leaf in called} == {"BatchNorm"}

@@ -103,7 +103,8 @@ def adapter_of(obj: Any) -> Adapter | None:
 
     No other adapter is loaded, so a broken or slow one is not in the way.
     """
-    origins = {kind.__module__.partition(".")[0] for kind in type(obj).__mro__}
+    first = obj[0] if type(obj) is tuple and obj else obj  # of a model and its state, the model
+    origins = {kind.__module__.partition(".")[0] for kind in type(first).__mro__}
     if origins <= {"builtins", "jax", "jaxlib", "numpy"}:
         return None
     for record in adapters():
@@ -175,6 +176,8 @@ def _asked(name: str, question: Callable[[], _T]) -> _T:
             raise
         record = next((record for record in adapters() if record.name == name), None)
         raise missing(name, record, error) from error
+    except SystemExit as error:
+        raise AdapterError(f"the adapter {name!r} stops the program: SystemExit: {error}") from error
 
 
 def missing(name: str, record: AdapterRecord | None, error: Exception) -> FrameworkMissingError:

@@ -309,7 +309,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from leafreport._target import load
 
     with _progress(f"reading {arguments.target}"):
-        found = load(arguments.target, inputs=arguments.input, backend=arguments.backend)
+        found = load(arguments.target, inputs=arguments.input, backend=arguments.backend, strict=True)
     _print_view(found, arguments)
     return 0
 

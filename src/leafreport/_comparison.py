@@ -178,7 +178,7 @@ class StackComparison:
 
 
 def compare_stacks(
-    seed: float, x: Any, num_layers: float, *, backends: Iterable[str] | None = None
+    seed: float, x: Any, num_layers: float, *, backends: str | Iterable[str] | None = None
 ) -> StackComparison:
     """The stack of Dense layers as several frameworks build it, side by side; abstractly, nothing is run.
 
@@ -202,7 +202,13 @@ def compare_stacks(
     number, sample, layers = checked(seed, x, num_layers)
     records = {record.name: record for record in adapters()}
     # The reference first.
-    named = sorted(records, key=lambda name: (name != "flax", name)) if backends is None else list(backends)
+    named = (
+        sorted(records, key=lambda name: (name != "flax", name))
+        if backends is None
+        else [backends]
+        if isinstance(backends, str)
+        else list(backends)
+    )
     columns: list[StackColumn] = []
     for name in named:
         record = records.get(name)

@@ -18,7 +18,7 @@ import numpy as np
 from leafreport._columns import Columns, Ints
 from leafreport._errors import AdapterError
 from leafreport._leaf import MOST_DEVICES, Sharding, Spec
-from leafreport._model import LeafFacts
+from leafreport._model import ROLES, LeafFacts
 
 
 class Table(dict[Any, int]):
@@ -275,7 +275,7 @@ def annotated(columns: Columns, facts: Sequence[LeafFacts]) -> Columns:
     """Columns whose specs say what an adapter knows: one fact a leaf, in flatten order.
 
     Raises:
-        AdapterError: there are not as many facts as leaves.
+        AdapterError: there are not as many facts as leaves, or one that cannot be.
     """
     codes = columns.leaf_code.tolist()
     if len(facts) != len(codes):
@@ -283,6 +283,13 @@ def annotated(columns: Columns, facts: Sequence[LeafFacts]) -> Columns:
             f"the adapter told of {len(facts):,} leaves, the tree has {len(codes):,}: facts are one for each "
             "leaf of params, in the order of jax.tree_util.tree_leaves."
         )
+    for fact in set(facts):
+        if fact.role is not None and fact.role not in ROLES:
+            raise AdapterError(
+                f"the adapter told of the role {fact.role!r}. Roles are {', '.join(ROLES)}, or None."
+            )
+        if fact.stacked is not None and fact.stacked < 0:
+            raise AdapterError(f"the adapter told of {fact.stacked} layers in a leaf: give a count, or None.")
     specs = Table(lambda key: replace(key[0], role=key[1], owner=key[2], axes=key[3], stacked=key[4]))
     told = np.array(
         [

@@ -88,15 +88,21 @@ def entry_points() -> tuple[metadata.EntryPoint, ...]:
                 continue
             found += points
         except Exception as error:  # noqa: BLE001  # anyone's files; those who do not use them go on
-            warnings.warn(
-                f"the adapters of {_named(dist)} are left out: its metadata cannot be read "
-                f"({type(error).__name__}: {error}). Reinstall or uninstall it.",
-                AdapterWarning,
-                stacklevel=3,
-            )
+            _warn(f"the adapters of {_named(dist)} are left out: its metadata", error)
             continue
         seen |= {name} - {""}
     return tuple(dict.fromkeys(found))
+
+
+_warned: set[str] = set()
+
+
+def _warn(what: str, error: Exception) -> None:
+    """Says once what cannot be read."""
+    said = f"{what} cannot be read ({type(error).__name__}: {error}). Reinstall or uninstall it."
+    if said not in _warned:
+        _warned.add(said)
+        warnings.warn(said, AdapterWarning, stacklevel=4)
 
 
 def _named(dist: metadata.Distribution) -> str:
@@ -141,16 +147,22 @@ def packages(name: str) -> set[str]:
     """The top-level packages that an installed distribution brings; none where it is not installed."""
     try:
         dist = metadata.distribution(name)
+        listed = (dist.read_text("top_level.txt") or "").split()
+        return set(listed) or {
+            file.parts[0].removesuffix(".py") for file in dist.files or () if file.suffix == ".py"
+        }
     except metadata.PackageNotFoundError:
         return set()
-    listed = (dist.read_text("top_level.txt") or "").split()
-    return set(listed) or {
-        file.parts[0].removesuffix(".py") for file in dist.files or () if file.suffix == ".py"
-    }
+    except Exception as error:  # noqa: BLE001  # as above
+        _warn(f"what {name} brings", error)
+        return set()
 
 
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001  # as above
+        _warn(f"the version of {name}", error)
         return None

@@ -31,6 +31,11 @@ class LeafFacts:
     module: tuple[str, ...] | None = None
     order: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("axes", "module"):
+            if (value := getattr(self, name)) is not None and not isinstance(value, tuple):
+                object.__setattr__(self, name, tuple(value))
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

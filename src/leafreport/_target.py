@@ -20,7 +20,9 @@ from leafreport._report import LeafReport
 _FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
 
 
-def load(target: str, *, inputs: Sequence[str] = (), backend: str | None = None) -> LeafReport:
+def load(
+    target: str, *, inputs: Sequence[str] = (), backend: str | None = None, strict: bool = False
+) -> LeafReport:
     """The report of a target.
 
     `pkg.module:name` is imported with the working folder importable; `name` may be dotted. A tree or a
@@ -31,6 +33,7 @@ def load(target: str, *, inputs: Sequence[str] = (), backend: str | None = None)
         target: what the user typed.
         inputs: shapes, and dtypes where they are not float32: `4,8` or `4,16:int32`.
         backend: the adapter that tells roles and layers; found by the target's class when not given.
+        strict: refuse inputs and a backend that are of no use to the target.
 
     Raises:
         TargetError: nothing is there, or it does not give a tree; the message says what was found.
@@ -40,6 +43,7 @@ def load(target: str, *, inputs: Sequence[str] = (), backend: str | None = None)
         return _piped()
     path = Path(target)
     if target.endswith(".json") or os.path.isfile(target):  # noqa: PTH113  # Path raises where a name is too long
+        _refuse(strict and (inputs or backend), target, "a saved report, which says all it knows")
         return _saved(path)
     module, colon, name = target.partition(":")
     if not colon:
@@ -48,7 +52,7 @@ def load(target: str, *, inputs: Sequence[str] = (), backend: str | None = None)
     if not module or not name:
         raise TargetError(f"{target!r} names no {'object' if module else 'module'}. {_FORMS}")
     with _stdout_to_stderr():
-        reading = _Reading(target, tuple(map(_sample, inputs)), backend)
+        reading = _Reading(target, tuple(map(_sample, inputs)), backend, strict)
         return _of_more_than_an_object(reading.report(_imported(module, name)), target)
 
 
@@ -157,6 +161,7 @@ class _Reading:
     target: str
     inputs: tuple[Any, ...]
     backend: str | None
+    strict: bool
 
     def report(self, found: Any) -> LeafReport:
         """The report of a tree, a model, or what a factory gives."""
@@ -178,6 +183,9 @@ class _Reading:
 
         chosen = adapter(self.backend) if self.backend else adapter_of(found)
         if isinstance(found, Model) or chosen is None:
+            _refuse(
+                self.strict and self.inputs, self.target, f"a {type(found).__name__}, which is not called"
+            )
             return report(found)
         recognized = getattr(chosen, "recognizes", lambda _: False)(found)
         if recognized and (self.inputs or not any(map(_is_array, tree_util.tree_leaves(found)))):
@@ -186,7 +194,13 @@ class _Reading:
             except ModelError as error:
                 hint = "" if self.inputs else " On the command line: --input 4,8, once for each input."
                 raise TargetError(f"{self.target!r}: {error}{hint}") from error
+        _refuse(self.strict and self.inputs, self.target, f"a {type(found).__name__}, which is not called")
         return report(found, adapter=chosen)
+
+
+def _refuse(unused: object, target: str, found: str) -> None:
+    if unused:
+        raise TargetError(f"{target!r} is {found}: leave --input and --backend out.")
 
 
 def _is_array(leaf: Any) -> bool:

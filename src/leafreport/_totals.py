@@ -59,7 +59,10 @@ class Totals:
     def logical(self) -> int:
         """How many leaves there would be if each that holds several layers were one a layer."""
         leaves = np.bincount(self._columns.leaf_code, minlength=len(self._columns.specs)).tolist()
-        return sum(n * (spec.stacked or 1) for n, spec in zip(leaves, self._columns.specs, strict=True))
+        return sum(
+            n * (1 if spec.stacked is None else spec.stacked)
+            for n, spec in zip(leaves, self._columns.specs, strict=True)
+        )
 
     @cached_property
     def roles(self) -> dict[Role, Sums]:

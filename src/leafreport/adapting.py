@@ -14,7 +14,16 @@ from leafreport._discovery import adapters
 from leafreport._errors import FrameworkMissingError, ModelError
 from leafreport._keys import key_name
 
-__all__ = ["framework_missing", "is_array", "is_key", "shapes", "steps", "untraced"]
+__all__ = [
+    "framework_missing",
+    "is_array",
+    "is_key",
+    "layers_held",
+    "of_framework",
+    "shapes",
+    "steps",
+    "untraced",
+]
 
 
 def is_array(leaf: Any) -> bool:
@@ -52,9 +61,35 @@ def steps(key_path: Sequence[Any]) -> tuple[str, ...]:
     return tuple(key_name(key)[0] for key in key_path)
 
 
-def is_static(value: Any) -> bool:
-    """Whether an input stays as it is when a call is traced: a Python value, or a tree without arrays."""
-    return not any(map(is_array, jax.tree_util.tree_leaves(value)))
+def layers_held(one: Sequence[int], whole: Sequence[int]) -> int | None:
+    """How many arrays of one layer's shape a leaf's shape holds; None where it holds none.
+
+    The axes of the one are among those of the whole, in order; the others stack layers.
+
+    Example:
+        >>> layers_held((6, 8), (6, 8)), layers_held((6, 8), (12, 6, 8)), layers_held((6, 8), (8, 6))
+        (1, 12, None)
+    """
+    rest = list(one)
+    stacked = 1
+    for size in reversed(whole):
+        if rest and size == rest[-1]:
+            rest.pop()
+        else:
+            stacked *= size
+    return None if rest else stacked
+
+
+def of_framework(module: object, framework: str) -> tuple[str, ...]:
+    """The framework's own classes that a layer's class comes from, by name; none where its call is another's.
+
+    A subclass with a `__call__` of its own may keep its arrays in another layout.
+    """
+    kinds = type(module).__mro__
+    called = next((kind for kind in kinds if "__call__" in vars(kind)), object)
+    if not called.__module__.startswith(f"{framework}."):
+        return ()
+    return tuple(kind.__name__ for kind in kinds if kind.__module__.startswith(f"{framework}."))
 
 
 def shapes(function: Callable[..., Any], *inputs: Any) -> Any:
@@ -66,12 +101,13 @@ def shapes(function: Callable[..., Any], *inputs: Any) -> Any:
         >>> shapes(lambda x, axis: x.sum(axis), jax.ShapeDtypeStruct((2, 3), "float32"), 0).shape
         (3,)
     """
-    places = [None if is_static(value) else i for i, value in enumerate(inputs)]
+    leaves, structure = jax.tree_util.tree_flatten(inputs)
 
     def traced(given: dict[int, Any]) -> Any:
-        return function(*(value if i is None else given[i] for i, value in zip(places, inputs, strict=True)))
+        every = [given.get(place, leaf) for place, leaf in enumerate(leaves)]
+        return function(*jax.tree_util.tree_unflatten(structure, every))
 
-    return jax.eval_shape(traced, {i: inputs[i] for i in places if i is not None})
+    return jax.eval_shape(traced, {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)})
 
 
 def untraced(obj: Any, inputs: Sequence[Any], error: Exception) -> ModelError:

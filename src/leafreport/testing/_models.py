@@ -185,5 +185,7 @@ def _inside(node: Any) -> dict[Any, Any]:
         return {}
     # A value that a class works out once and keeps is no change.
     return {
-        n: v for n, v in vars(node).items() if not isinstance(getattr(type(node), n, None), cached_property)
+        name: value
+        for name, value in vars(node).items()
+        if not isinstance(getattr(type(node), str(name), None), cached_property)
     }

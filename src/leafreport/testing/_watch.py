@@ -1,5 +1,6 @@
 """What a call does beside giving its result: what it changes, whose code it runs, which arrays it makes."""
 
+import gc
 import inspect
 import os
 import random
@@ -116,9 +117,12 @@ def arrays_made(function: Callable[[], object], shapes: set[tuple[int, ...]]) ->
 
 
 def _profiled(function: Callable[[], object], note: Callable[[Any, str, Any], None]) -> None:
-    before = sys.getprofile()
+    before, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # what others have it call would be seen, wherever it happens to run
     sys.setprofile(note)
     try:
         function()
     finally:
         sys.setprofile(before)
+        if collects:
+            gc.enable()
