@@ -51,6 +51,7 @@ LAYERS = [
     {"_describe", "_keys", "_endless", "_flatten", "_facts", "_diff"},
     {"_stack"},
     {"_comparison"},
+    {"_align"},
     {"adapting"},
     {"testing"},
     {"_target"},
