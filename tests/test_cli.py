@@ -137,6 +137,47 @@ def test_stack_casts_layers(given, count, command, toy):
     assert (code, out.splitlines()[-1]) == (0, f"[{count}.]")
 
 
+@pytest.mark.parametrize("layers", [1, 2, 11, 12, 100])
+@pytest.mark.parametrize("backend", ["flax", "nnx", "equinox", "haiku"])
+def test_stack_counts_in_every_backend(backend, layers, command):
+    pytest.importorskip({"nnx": "flax"}.get(backend, backend))
+    code, out, err = command("stack", "--backend", backend, "--layers", layers)
+    assert (code, out.splitlines()[-1], err) == (0, f"[{2 * layers}.]", "")
+
+
+def test_stack_of_every_backend_is_one_table(command, toy):
+    code, out, _ = command("stack", "--backend", "all", "--layers", 3, "--no-fold")
+    lines = out.splitlines()
+    assert code == 0
+    assert toy in lines[0].split()
+    (counts,) = [line.split() for line in lines if line.startswith("count ")]
+    assert dict(zip(lines[0].split(), counts, strict=True))[toy] == "[3.]"  # the toy has one leaf a layer
+    for option, kind in (
+        (("--json",), "json"),
+        (("--format", "csv"), "csv"),
+        (("--format", "markdown"), "md"),
+    ):
+        code, out, _ = command("stack", "--backend", "all", *option)
+        start = {"json": "{", "csv": "layer,backend,", "md": "| layer |"}[kind]
+        assert (code, out.startswith(start)) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--depth", 1), "--depth does nothing with --backend all: leave it out."),
+        (("--include", "**/bias"), "--include does nothing with --backend all: leave it out."),
+        (("--sort", "bytes"), "--sort does not go with --backend all, which lists layers in their order."),
+        (
+            ("--format", "html"),
+            "--format html does not go with --backend all, which lists layers in their order.",
+        ),
+    ],
+)
+def test_option_of_no_use_to_all_backends_is_refused(options, said, command):
+    assert command("stack", "--backend", "all", *options) == (2, "", f"leafreport: error: {said}\n")
+
+
 def test_stack_in_another_format_is_the_report_alone(command, toy):
     expected = report([{"w": sds(8, 8)}] * 3)
     code, out, _ = command("stack", "--layers", 3, "--backend", toy, "--json")
