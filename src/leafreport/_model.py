@@ -33,7 +33,7 @@ class LeafFacts:
 
     def __post_init__(self) -> None:
         for name in ("axes", "module"):
-            if (value := getattr(self, name)) is not None and not isinstance(value, tuple):
+            if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
 
 
