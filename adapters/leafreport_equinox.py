@@ -342,18 +342,15 @@ def _fact(modules: _Modules, path: _Path, leaf: Any) -> LeafFacts:
     place, owner, attribute = _owner(modules, path)
     if owner is None:
         return LeafFacts(_role(leaf))
-    axes, stacked = _fitted(_layer(owner, attribute), leaf)
+    axes, stacked = adapting.fitted(_layer(owner, attribute), leaf)
     return LeafFacts(_role(leaf), type(owner).__name__, axes, stacked, module=place)
 
 
 def _role(leaf: Any) -> Role:
-    if not adapting.is_array(leaf):
-        return "static"
-    if adapting.is_key(leaf):
-        return "rng"
     import jax
 
-    return "params" if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) else "other"
+    told = adapting.plain_role(leaf)
+    return told or ("params" if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) else "other")
 
 
 def _owner(modules: _Modules, path: _Path) -> tuple[_Path, Any, str]:
@@ -365,17 +362,6 @@ def _owner(modules: _Modules, path: _Path) -> tuple[_Path, Any, str]:
 
 
 _Axes = Sequence[tuple[str, int]]
-
-
-def _fitted(known: _Axes | None, leaf: Any) -> tuple[tuple[str, ...] | None, int | None]:
-    """The axes of one layer and how many layers a leaf holds; neither where it does not fit its layer."""
-    if known is None or not adapting.is_array(leaf):
-        return None, None
-    axes = tuple(name for name, _ in known)
-    held = adapting.layers_held([size for _, size in known], leaf.shape)
-    if held is None:
-        return None, None
-    return axes, held if len(leaf.shape) > len(known) else None
 
 
 def _layer(module: Any, leaf: str) -> _Axes | None:

@@ -45,7 +45,7 @@ class FlaxAdapter:
         axes = {"bias": ("out",), "kernel": ("in", "out")}
         facts = [
             LeafFacts("params", "Dense", axes[leaf], module=(layer,), order=int(layer.removeprefix("Dense_")))
-            for _, layer, leaf in _paths(params)
+            for _, layer, leaf in adapting.paths(params)
         ]
         return Model(params, module.apply, facts)
 
@@ -123,7 +123,9 @@ class FlaxAdapter:
 
     def describe(self, tree: Any) -> Sequence[LeafFacts]:
         """Roles by collection, or by the field of a `TrainState`; no tree of arrays tells a layer's class."""
-        return _Seen().facts(tree, collections=any(path[0] == "params" for path in _paths(tree) if path))
+        return _Seen().facts(
+            tree, collections=any(path[0] == "params" for path in adapting.paths(tree) if path)
+        )
 
 
 class _Seen:
@@ -161,7 +163,7 @@ class _Seen:
         leaves = jax.tree_util.tree_leaves(tree)
         return [
             self._fact(path, leaf, _role(path, leaf, collections))
-            for path, leaf in zip(_paths(tree), leaves, strict=True)
+            for path, leaf in zip(adapting.paths(tree), leaves, strict=True)
         ]
 
     def _fact(self, path: tuple[str, ...], leaf: Any, role: Role | None) -> LeafFacts:
@@ -180,19 +182,9 @@ class _Seen:
         )
 
 
-def _paths(tree: Any) -> list[tuple[str, ...]]:
-    import jax
-
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [adapting.steps(keys) for keys, _ in flat]
-
-
 def _role(path: tuple[str, ...], leaf: Any, collections: bool) -> Role | None:
-    if not adapting.is_array(leaf):
-        return "static"
-    if adapting.is_key(leaf):
-        return "rng"
-    return _ROLES.get(path[0] if path else "", "other") if collections else None
+    told = _ROLES.get(path[0] if path else "", "other") if collections else None
+    return adapting.plain_role(leaf) or told
 
 
 def _axes(module: Any, leaf: str, rank: int) -> tuple[str, ...] | None:

@@ -52,7 +52,7 @@ class HaikuAdapter:
         axes = {"b": ("out",), "w": ("in", "out")}
         facts = [
             LeafFacts("params", "Linear", axes[leaf], module=(layer,), order=_number(layer))
-            for layer, leaf in _paths(params)
+            for layer, leaf in adapting.paths(params)
         ]
         return Model(params, transformed.apply, facts)
 
@@ -130,7 +130,7 @@ class HaikuAdapter:
         _haiku()
         import jax
 
-        paths = _paths(tree)
+        paths = adapting.paths(tree)
         named = any(path[:1] == ("params",) for path in paths)
         return [
             LeafFacts(_role(path, leaf, named))
@@ -175,7 +175,7 @@ class _Seen:
         leaves = jax.tree_util.tree_leaves(params)
         return [
             self._fact(path[1:] if with_state else path, leaf, _role(path, leaf, with_state) or "params")
-            for path, leaf in zip(_paths(params), leaves, strict=True)
+            for path, leaf in zip(adapting.paths(params), leaves, strict=True)
         ]
 
     def _fact(self, path: tuple[str, ...], leaf: Any, role: Role) -> LeafFacts:
@@ -198,24 +198,14 @@ class _Seen:
         )
 
 
-def _paths(tree: Any) -> list[tuple[str, ...]]:
-    import jax
-
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [adapting.steps(keys) for keys, _ in flat]
-
-
 def _number(layer: str) -> int:
     """Which of the modules of one name it is: Haiku leaves the first one's number out."""
     return int(layer.partition("_")[2] or 0)
 
 
 def _role(path: tuple[str, ...], leaf: Any, named: bool) -> Role | None:
-    if not adapting.is_array(leaf):
-        return "static"
-    if adapting.is_key(leaf):
-        return "rng"
-    return _ROLES.get(path[0], "other") if named and path else None
+    told = _ROLES.get(path[0], "other") if named and path else None
+    return adapting.plain_role(leaf) or told
 
 
 def _axes(module: Any, leaf: str, rank: int) -> tuple[str, ...] | None:

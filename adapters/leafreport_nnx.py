@@ -193,7 +193,7 @@ def _facts(tree: Any, layers: _Layers) -> Iterator[LeafFacts]:
         holder = layers.holder(path)
         known = _layer(holder[1], holder[2]) if holder else None
         for leaf in jax.tree_util.tree_leaves(node):
-            axes, stacked = _fitted(known, leaf)
+            axes, stacked = adapting.fitted(known, leaf)
             yield LeafFacts(
                 _role(node, leaf),
                 type(holder[1]).__name__ if holder else None,
@@ -205,9 +205,9 @@ def _facts(tree: Any, layers: _Layers) -> Iterator[LeafFacts]:
 
 def _role(node: Any, leaf: Any) -> Role:
     nnx = _nnx()
-    if not adapting.is_array(leaf):
-        return "static"
-    if isinstance(node, nnx.RngState) or adapting.is_key(leaf):
+    if told := adapting.plain_role(leaf):
+        return told
+    if isinstance(node, nnx.RngState):
         return "rng"
     if isinstance(node, nnx.BatchStat):
         return "statistics"
@@ -215,17 +215,6 @@ def _role(node: Any, leaf: Any) -> Role:
 
 
 _Axes = Sequence[tuple[str, int]]
-
-
-def _fitted(known: _Axes | None, leaf: Any) -> tuple[tuple[str, ...] | None, int | None]:
-    """The axes of one layer and how many layers a leaf holds; neither where it does not fit its layer."""
-    if known is None or not adapting.is_array(leaf):
-        return None, None
-    axes = tuple(name for name, _ in known)
-    held = adapting.layers_held([size for _, size in known], leaf.shape)
-    if held is None:
-        return None, None
-    return axes, held if len(leaf.shape) > len(known) else None
 
 
 def _layer(module: Any, leaf: str) -> _Axes | None:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from leafreport._discovery import AdapterRecord, adapters, distribution, entry_points, packages
+from leafreport._discovery import adapters, distribution, entry_points, packages
 from leafreport._errors import (
     AdapterError,
     AdapterWarning,
@@ -19,7 +19,7 @@ from leafreport._model import LeafFacts, Model
 
 @runtime_checkable
 class Adapter(Protocol):
-    """What one framework's adapter offers: two things it must have, and two it may.
+    """What one framework's adapter offers: two things it must have, and three it may.
 
     Importing the adapter's module imports no framework; using it does, and raises ImportError without it. An
     adapter never changes what it is given, nor its framework's classes.
@@ -174,14 +174,14 @@ def _asked(name: str, question: Callable[[], _T]) -> _T:
     except ImportError as error:
         if isinstance(error, LeafReportError):
             raise
-        record = next((record for record in adapters() if record.name == name), None)
-        raise missing(name, record, error) from error
+        raise missing(name, error) from error
     except SystemExit as error:
         raise AdapterError(f"the adapter {name!r} stops the program: SystemExit: {error}") from error
 
 
-def missing(name: str, record: AdapterRecord | None, error: Exception) -> FrameworkMissingError:
+def missing(name: str, error: Exception) -> FrameworkMissingError:
     """The error for a backend whose framework cannot be imported: what, why, and what installs it."""
+    record = next((record for record in adapters() if record.name == name), None)
     wanted = (record and record.framework) or getattr(error, "name", None) or "its framework"
     package = record.package if record and record.framework else wanted
     return FrameworkMissingError(

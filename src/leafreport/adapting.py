@@ -10,16 +10,19 @@ import jax
 import numpy as np
 
 from leafreport._adapter import missing
-from leafreport._discovery import adapters
 from leafreport._errors import FrameworkMissingError, ModelError
 from leafreport._keys import key_name
+from leafreport._model import Role
 
 __all__ = [
+    "fitted",
     "framework_missing",
     "is_array",
     "is_key",
     "layers_held",
     "of_framework",
+    "paths",
+    "plain_role",
     "shapes",
     "steps",
     "untraced",
@@ -51,6 +54,18 @@ def is_key(leaf: Any) -> bool:
     return is_array(leaf) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def plain_role(leaf: Any) -> Role | None:
+    """The role of a leaf that tells it by itself: `static` for no array, `rng` for a typed key; else None.
+
+    Example:
+        >>> plain_role("mean"), plain_role(jax.random.key(0)), plain_role(np.zeros(2))
+        ('static', 'rng', None)
+    """
+    if not is_array(leaf):
+        return "static"
+    return "rng" if is_key(leaf) else None
+
+
 def steps(key_path: Sequence[Any]) -> tuple[str, ...]:
     """The path of a leaf as a report gives it, from one of JAX's key paths.
 
@@ -59,6 +74,16 @@ def steps(key_path: Sequence[Any]) -> tuple[str, ...]:
         [('a', '0'), ('a', '1')]
     """
     return tuple(key_name(key)[0] for key in key_path)
+
+
+def paths(tree: Any) -> list[tuple[str, ...]]:
+    """The path of every leaf of a tree, in flatten order.
+
+    Example:
+        >>> paths({"a": [1, 2]})
+        [('a', '0'), ('a', '1')]
+    """
+    return [steps(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def layers_held(one: Sequence[int], whole: Sequence[int]) -> int | None:
@@ -78,6 +103,23 @@ def layers_held(one: Sequence[int], whole: Sequence[int]) -> int | None:
         else:
             stacked *= size
     return None if rest else stacked
+
+
+def fitted(known: Sequence[tuple[str, int]] | None, leaf: Any) -> tuple[tuple[str, ...] | None, int | None]:
+    """The axes of one layer, and how many layers a leaf holds where it holds several.
+
+    Neither is told where the name and size of the layer's axes are not known, or the leaf does not fit them.
+
+    Example:
+        >>> fitted([("in", 6), ("out", 8)], np.zeros((12, 6, 8))), fitted([("out", 8)], np.zeros(6))
+        ((('in', 'out'), 12), (None, None))
+    """
+    if known is None or not is_array(leaf):
+        return None, None
+    held = layers_held([size for _, size in known], leaf.shape)
+    if held is None:
+        return None, None
+    return tuple(name for name, _ in known), held if len(leaf.shape) > len(known) else None
 
 
 def of_framework(module: object, framework: str) -> tuple[str, ...]:
@@ -139,5 +181,4 @@ def framework_missing(backend: str, error: Exception) -> FrameworkMissingError:
         >>> str(framework_missing("haiku", ImportError("No module named 'haiku'")))[-43:]
         "Install it: pip install 'leafreport[haiku]'"
     """
-    record = next((record for record in adapters() if record.name == backend), None)
-    return missing(backend, record, error)
+    return missing(backend, error)
