@@ -9,7 +9,7 @@ Only dims without parts have an identity of their own: a dim with parts is what 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 
@@ -127,10 +127,10 @@ def unify(a: Dim, b: Dim) -> None:
     elif b._kind is None:
         _become(b, a)
     elif a._kind == b._kind == "product":
-        _unify_factors(a, b)
+        _unify_parts(factors(a), factors(b), split_product, (a, b))
         _become(a, b)
     else:
-        _unify_segments(a, b)
+        _unify_parts(segments(a), segments(b), split_concat, (a, b))
         _become(a, b)
 
 
@@ -155,33 +155,21 @@ def _within(dim: Dim) -> set[Dim]:
     return found
 
 
-def _unify_factors(a: Dim, b: Dim) -> None:
-    left, right = factors(a)[::-1], factors(b)[::-1]  # taken from the end
+def _unify_parts(
+    left: list[Dim], right: list[Dim], split: Callable[[Dim, int], tuple[Dim, Dim]], whole: tuple[Dim, ...]
+) -> None:
+    """Unifies parts one by one, the larger of two taken apart first."""
+    left, right = left[::-1], right[::-1]  # taken from the end
     while left and right:
         x, y = find(left.pop()), find(right.pop())
         if x.size > y.size:
-            x, rest = split_product(x, y.size)
+            x, rest = split(x, y.size)
             left.append(rest)
         elif y.size > x.size:
-            y, rest = split_product(y, x.size)
+            y, rest = split(y, x.size)
             right.append(rest)
-        unify(x, y)
-
-
-def _unify_segments(a: Dim, b: Dim) -> None:
-    left, right = segments(a)[::-1], segments(b)[::-1]
-    while left and right:
-        x, y = find(left.pop()), find(right.pop())
-        if x.size > y.size:
-            x, rest = split_concat(x, y.size)
-            left.append(rest)
-        elif y.size > x.size:
-            y, rest = split_concat(y, x.size)
-            right.append(rest)
-        if (
-            x is a or y is b or x is b or y is a
-        ):  # nothing cuts either: they are one as products, or not at all
-            raise NotAligned(f"{a!r} and {b!r}")
+        if x in whole or y in whole:  # nothing takes either apart
+            raise NotAligned(f"{whole!r}")
         unify(x, y)
 
 

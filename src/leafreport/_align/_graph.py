@@ -46,28 +46,23 @@ class Graph:
 
     Attributes:
         nodes: every node, operands before those that take them, but for the way back of a loop.
-        pieces: for each leaf the nodes of its pieces, by where a piece begins along each axis.
         outputs: the nodes of the results.
     """
 
     def __init__(self, program: Program, functions: Functions) -> None:
-        self.program = program
         self.functions = functions
         self.nodes: list[Node] = []
         self._known: dict[Any, int] = {}
         self._choices: dict[int, list[tuple[int, tuple[Dim, ...]]]] = {}
         self._values: dict[int, dict[Offsets, Ref]] = {}
-        self.pieces: list[dict[Offsets, int]] = []
         self.events: dict[Dim, list[tuple[int, str]]] = {}
         # Where a view of leaves meets an activation: operation, node, which operand, the view and its piece.
         self.uses: list[tuple[Op, int, int, Array, Offsets]] = []
         self._leaf_of = {id(leaf): number for number, leaf in enumerate(program.leaves)}
         self._maker = {id(op.output): op for op in program.ops}
-        self.inputs: list[dict[Offsets, int]] = []
-        for number, leaf in enumerate(program.leaves):
-            self.pieces.append(self._given("leaf", number, leaf))
-        for number, array in enumerate(program.inputs):
-            self.inputs.append(self._given("input", number, array))
+        for kind, arrays in (("leaf", program.leaves), ("input", program.inputs)):
+            for number, array in enumerate(arrays):
+                self._given(kind, number, array)
         loops: list[Op] = []
         for op in program.ops:
             self._follow(op)
@@ -154,9 +149,9 @@ class Graph:
             for segment in segments(dim):
                 inner = factors(segment)
                 if len(inner) <= 1 and (not inner or inner[0].kind is None):
-                    found.append((int(start), tuple(inner)))
+                    found.append((start, tuple(inner)))
                 else:
-                    found += [(int(start + at), atoms) for at, atoms in self._combined(inner)]
+                    found += [(start + at, atoms) for at, atoms in self._combined(inner)]
                 start += segment.size
             self._choices[id(dim)] = found
         return self._choices[id(dim)]
@@ -230,15 +225,15 @@ class Graph:
             self.nodes.append(Node(kind, operands, info))
         return self._known[key]
 
-    def _given(self, kind: str, number: int, array: Array) -> dict[Offsets, int]:
-        made = {at: self._node(kind, (), number=number, at=at, array=array) for at in self.boxes(array)}
-        self._values[id(array)] = {at: (node, NOTHING) for at, node in made.items()}
-        return made
+    def _given(self, kind: str, number: int, array: Array) -> None:
+        self._values[id(array)] = {
+            at: (self._node(kind, (), number=number, at=at, array=array), NOTHING) for at in self.boxes(array)
+        }
 
     def value(self, array: Array) -> dict[Offsets, Ref]:
         """The nodes of an array's pieces."""
         known = self._values.get(id(array))
-        if known is None:  # a constant that no operation made
+        if known is None:  # a constant
             node = self._node("constant", ())
             known = dict.fromkeys(self.boxes(array), (node, NOTHING))
             self._values[id(array)] = known
@@ -274,9 +269,7 @@ class Graph:
     def _follow(self, op: Op) -> None:
         out = op.output
         if out.constant and op.name != "loop":
-            node = self._node("constant", ())
-            self._values[id(out)] = dict.fromkeys(self.boxes(out), (node, NOTHING))
-            return
+            return  # `value` makes its node, if it is asked for
         rule = getattr(self, f"_{op.name}", None)
         made = rule(op) if rule is not None else self._opaque(op)
         self._values[id(out)] = made
@@ -314,7 +307,6 @@ class Graph:
                 x, y = self._at(a, tuple(left)), self._at(b, tuple(right))
                 ended = op.info.get("ended", ())
                 node, done = self._product("dot", x, y, *("ends" if side in ended else "" for side in (0, 1)))
-                self.nodes[node].info.setdefault("ops", []).append(op)
                 for slot, array, offsets in ((0, a, left), (1, b, right)):
                     if array.stored:
                         self.uses.append((op, node, slot, array, tuple(offsets)))
@@ -352,7 +344,6 @@ class Graph:
                 wide = space if op.info["groups"] == 1 else (*space, f)
                 x = self._joined("image", self._over(image, left, wide))
                 node, done = self._product("conv", x, y)
-                self.nodes[node].info.setdefault("ops", []).append(op)
                 if kernel.stored:
                     self.uses.append((op, node, 1, kernel, tuple(right)))
                 atoms = self.atoms(kernel, tuple(right))
@@ -391,7 +382,6 @@ class Graph:
                 made[at] = x[0], self.functions.made("lookup", [("e", x[1])])
                 continue
             node = self._node("lookup", [("table", *x), ("index", *rows)])
-            self.nodes[node].info.setdefault("ops", []).append(op)
             if table.stored:
                 self.uses.append((op, node, 0, table, tuple(offsets)))
             atoms = self.atoms(table, tuple(offsets))
