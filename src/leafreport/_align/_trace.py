@@ -85,6 +85,11 @@ class Tracer:
         except NotAligned:
             self.unknown.add("an axis that is divided in two ways")
 
+    def alike(self, a: Array, b: Array) -> None:
+        """Says that the axes of two arrays of one shape are one."""
+        for x, y in zip(a.dims, b.dims, strict=True):
+            self.same(x, y)
+
     def ended(self, dim: Dim) -> None:
         """Says that an axis ends: it is summed over. A product of activations then knows whose it was."""
         if dim in self._made_by:
@@ -184,14 +189,7 @@ class Tracer:
             stacked = [self._stacked([rows[n][i] for n in range(length)]) for i in range(len(made) - n_carry)]
             return [*carry, *stacked]
         steps = [self._each(array) for array in xs]
-        inner = [self.add("loop", [array], Array(array.dims, array.dtype)) for array in carry]
-        loops = self.ops[len(self.ops) - len(inner) :] if inner else []
-        made = self.run(closed.jaxpr, consts, [*fixed, *inner, *steps])
-        for op, array in zip(loops, made[:n_carry], strict=True):
-            for a, b in zip(op.output.dims, array.dims, strict=True):
-                self.same(a, b)
-            op.info["back"] = array
-            op.output.constant = op.output.stored = False
+        made = self._looped(carry, lambda inner: self.run(closed.jaxpr, consts, [*fixed, *inner, *steps]))
         over = xs[0].dims[0] if xs else Dim(length)
         rest = [
             self.add("apply", [a], Array((over, *a.dims), a.dtype), function="stack") for a in made[n_carry:]
@@ -208,8 +206,7 @@ class Tracer:
     def _stacked(self, arrays: list[Array]) -> Array:
         first = arrays[0]
         for other in arrays[1:]:
-            for a, b in zip(first.dims, other.dims, strict=True):
-                self.same(a, b)
+            self.alike(first, other)
         out = Array((concat([Dim(1) for _ in arrays]), *first.dims), first.dtype)
         return self.add("view", arrays, out, kind="stack")
 
@@ -221,14 +218,20 @@ class Tracer:
         body = params["body_jaxpr"]
         skip, n_body = params["cond_nconsts"], params["body_nconsts"]
         fixed, carry = given[skip : skip + n_body], given[skip + n_body :]
+        consts = [self.known(c) for c in body.consts]
+        return self._looped(carry, lambda inner: self.run(body.jaxpr, consts, [*fixed, *inner]))
+
+    def _looped(self, carry: Sequence[Array], body: Callable[[list[Array]], list[Array]]) -> list[Array]:
+        """What a loop's body makes, followed once: what it starts from is what it made, or the beginning."""
+        start = len(self.ops)
         inner = [self.add("loop", [array], Array(array.dims, array.dtype)) for array in carry]
-        loops = self.ops[len(self.ops) - len(inner) :] if inner else []
-        made = self.run(body.jaxpr, [self.known(c) for c in body.consts], [*fixed, *inner])
-        for op, array in zip(loops, made, strict=True):
-            for a, b in zip(op.output.dims, array.dims, strict=True):
-                self.same(a, b)
+        for array in inner:  # it changes, even where it begins as zeros
+            array.constant = array.stored = False
+        loops = self.ops[start:]
+        made = body(inner)
+        for op, array in zip(loops, made, strict=False):  # what follows the carry is stacked
+            self.alike(op.output, array)
             op.info["back"] = array
-            op.output.constant = op.output.stored = False
         return made
 
     def _cond(self, eqn: Any, given: list[Array]) -> list[Array]:
@@ -237,8 +240,7 @@ class Tracer:
         out: list[Array] = []
         for arrays in zip(*results, strict=True):
             for other in arrays[1:]:
-                for a, b in zip(arrays[0].dims, other.dims, strict=True):
-                    self.same(a, b)
+                self.alike(arrays[0], other)
             made = Array(arrays[0].dims, arrays[0].dtype)
             out.append(self.add("apply", [given[0], *arrays], made, function="cond"))
         return out
