@@ -9,8 +9,10 @@ from leafreport._align._dims import (
     Dim,
     NotAligned,
     alias,
+    attempt,
     concat,
     cut,
+    cut_up,
     factors,
     find,
     product,
@@ -98,6 +100,43 @@ def test_parts_of_one_index_and_of_none_are_left_out():
     assert sizes(segments(concat([Dim(0), Dim(2), Dim(3)]))) == [2, 3]
     assert product([]).size == 1
     assert concat([]).size == 0
+
+
+def test_attempt_that_fails_leaves_everything_as_it_was():
+    a, b = product([Dim(2), Dim(6), Dim(4)]), product([Dim(4), Dim(3), Dim(4)])
+    c = product([Dim(6), Dim(4), Dim(2)])
+    attempt(unify, a, b)
+    assert sizes(factors(a)) == [2, 2, 3, 4]
+    before = [find(part) for part in factors(a)]
+    other = product([Dim(5), Dim(3)])
+    with pytest.raises(NotAligned):
+        attempt(unify, a, other)
+    with pytest.raises(NotAligned):
+        attempt(unify, concat([c, Dim(3)]), product([Dim(3), Dim(17)]))
+    assert [find(part) for part in factors(a)] == before
+    assert sizes(factors(c)) == [6, 4, 2]
+    assert sizes(factors(other)) == [5, 3]
+
+
+def test_attempt_within_an_attempt():
+    a, b = Dim(6), product([Dim(2), Dim(3)])
+
+    def change():
+        attempt(unify, a, b)
+        unify(a, Dim(7))
+
+    with pytest.raises(NotAligned):
+        attempt(change)
+    assert a.kind is None
+
+
+def test_axis_cut_into_its_indices():
+    dim = Dim(4)
+    cut_up(dim)
+    assert sizes(segments(dim)) == [1, 1, 1, 1]
+    whole = product([Dim(3), Dim(5)])
+    attempt(cut_up, product([find(whole), Dim(1)]).parts[0])
+    assert sizes(segments(whole)) == [5, 5, 5]
 
 
 def test_alias_is_the_same_axis_under_a_name_of_its_own():

@@ -30,7 +30,7 @@ def layer_norm(functions, epsilon, *, fast):
     made = functions.made
 
     def mean(at):
-        return made("div", [("e", made("reduce_sum", [("e", at)], 8)), ("c", 8.0)])
+        return made("div", [("e", made("reduce_sum", [("e", at)], (("axis", 8),))), ("c", 8.0)])
 
     centred = made("sub", [("e", X), ("e", mean(X))])
     if fast:
@@ -77,12 +77,32 @@ def test_relu_in_two_ways(functions):
     assert functions.same(relu, selected)
 
 
-def test_what_cannot_be_computed_is_told_by_its_names(functions):
-    masked = functions.made("select_n", [("c", None), ("e", X), ("c", -1e9)])
-    assert not functions.computed(masked)
-    assert functions.same(chain(functions, "tanh", start=masked), chain(functions, "tanh", start=masked))
-    assert not functions.same(chain(functions, "tanh", start=masked), chain(functions, "sin", start=masked))
-    assert not functions.computed(chain(functions, "cumsum"))
+def test_what_cannot_be_computed_stands_for_itself(functions):
+    pooled = functions.made("reduce_window_max", [("e", X)], ((2, 2, (0, 0), 1, 1),))
+    other = functions.made("reduce_window_max", [("e", X)], ((3, 2, (0, 0), 1, 1),))
+    assert functions.same(chain(functions, "tanh", start=pooled), chain(functions, "tanh", start=pooled))
+    assert not functions.same(chain(functions, "tanh", start=pooled), chain(functions, "sin", start=pooled))
+    assert not functions.same(pooled, other)
+    relu = functions.made("max", [("e", pooled), ("c", 0.0)])
+    above = functions.made("gt", [("e", pooled), ("c", 0.0)])
+    assert functions.same(relu, functions.made("select_n", [("e", above), ("c", 0.0), ("e", pooled)]))
+
+
+def test_constant_arrays_are_told_apart_by_what_they_hold(functions):
+    ident = functions.constants.ident
+    table = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    assert ident(table) == ident(table.T) == ident(table * np.float32(1 + 1e-7))
+    assert ident(table) != ident(table + 1e-3)
+    assert ident(table) != ident(table[::-1].cumsum(0))
+    plus, minus = (functions.made(name, [("e", X), ("k", ident(table))]) for name in ("add", "sub"))
+    assert not functions.same(plus, minus)
+    assert not functions.same(plus, functions.made("add", [("e", X), ("k", ident(table + 1))]))
+
+
+def test_random_numbers_make_another_function(functions):
+    dropped = functions.made("select_n", [("r", 0), ("c", 0.0), ("e", X)])
+    assert functions.random(dropped)
+    assert not functions.same(dropped, X)
 
 
 def test_scale_is_taken_off_the_outside(functions):
@@ -106,14 +126,58 @@ def test_long_expressions_need_no_recursion(functions):
     for n in range(5000):
         at = functions.made("add", [("e", at), ("c", float(n % 3) - 1)])
     assert functions.names(at) == {"add"}
-    assert functions.computed(at)
+    assert functions.same(at, functions.made("add", [("e", X), ("c", -1.0)]))
 
 
-def test_reductions_over_two_sizes_are_not_sampled(functions):
-    both = functions.made("reduce_sum", [("e", functions.made("reduce_sum", [("e", X)], 8))], 4)
-    assert not functions.computed(both)
+def test_reductions_over_two_axes(functions):
+    def total(at, axis, size):
+        return functions.made("reduce_sum", [("e", at)], ((axis, size),))
+
+    both = total(total(X, "a", 8), "b", 4)
+    assert functions.same(both, total(total(X, "b", 4), "a", 8))
+    assert not functions.same(both, total(X, "a", 32))
+    together = functions.made("reduce_sum", [("e", X)], (("a", 8), ("b", 4)))
+    assert functions.reduced(together) == [("reduce_sum", 32, (("a", 8), ("b", 4)))]
+
+
+def test_mean_over_more_numbers_than_are_sampled(functions):
+    total = functions.made("reduce_sum", [("e", X)], (("a", 5000),))
+    ours = functions.made("sub", [("e", X), ("e", functions.made("div", [("e", total), ("c", 5000.0)]))])
+    theirs = functions.made("sub", [("e", X), ("e", functions.made("mul", [("e", total), ("c", 1 / 5000)]))])
+    assert functions.same(ours, theirs)
+    assert np.abs(functions.samples(ours).mean(0)).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ((("mul", 2.0), ("add", 1.0)), (2.0, 1.0)),
+        (("neg", ("sub", 1.0), ("div", 4.0)), (-0.25, -0.25)),
+        (("tanh",), None),
+        ((("mul", 0.0),), None),
+        ((), (1.0, 0.0)),
+    ],
+)
+def test_affine_expressions(functions, steps, found):
+    assert functions.affine(chain(functions, *steps)) == found
+
+
+def test_what_is_done_first(functions):
+    assert functions.first_step(chain(functions, ("add", 1.0), "logistic")) == ("add", 1.0)
+    assert functions.first_step(chain(functions, ("div", 4.0), "logistic")) == ("mul", 0.25)
+    assert functions.first_step(chain(functions, "logistic", ("add", 1.0))) is None
+    silu = functions.made("mul", [("e", X), ("e", chain(functions, "logistic"))])
+    assert functions.first_step(silu) is None
+
+
+def test_chain_is_what_is_done_one_after_the_other(functions):
+    silu = functions.made("mul", [("e", X), ("e", chain(functions, "logistic"))])
+    whole = functions.after(chain(functions, "tanh", ("add", 1.0)), silu)
+    found = functions.chain(whole)
+    assert found == [silu, chain(functions, "tanh"), chain(functions, ("add", 1.0))]
+    assert functions.chain(X) == []
 
 
 def test_samples_are_computed_without_a_warning(functions):
     with np.errstate(all="raise"):
-        assert functions.computed(chain(functions, "log", "sqrt"))
+        assert functions.samples(chain(functions, "log", "sqrt")).shape == (24,)

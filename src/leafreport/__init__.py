@@ -7,6 +7,8 @@ TYPE_CHECKING = False  # a type checker takes it for true, and typing need not b
 if TYPE_CHECKING:
     from leafreport._adapter import Adapter as Adapter
     from leafreport._adapter import adapter as adapter
+    from leafreport._align._alignment import Alignment as Alignment
+    from leafreport._align._aligning import align as align
     from leafreport._comparison import StackComparison as StackComparison
     from leafreport._comparison import compare_stacks as compare_stacks
     from leafreport._diff import LeafDiff as LeafDiff
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from leafreport._discovery import adapters as adapters
     from leafreport._errors import AdapterError as AdapterError
     from leafreport._errors import AdapterWarning as AdapterWarning
+    from leafreport._errors import AlignmentError as AlignmentError
     from leafreport._errors import ConformanceError as ConformanceError
     from leafreport._errors import DifferenceError as DifferenceError
     from leafreport._errors import FlattenError as FlattenError
@@ -38,6 +41,8 @@ _HOME = {
     "Adapter": "_adapter",
     "adapter": "_adapter",
     "adapters": "_discovery",
+    "Alignment": "_align._alignment",
+    "align": "_align._aligning",
     "StackComparison": "_comparison",
     "compare_stacks": "_comparison",
     "LeafDiff": "_diff",
@@ -45,6 +50,7 @@ _HOME = {
     "diff": "_diff",
     "AdapterError": "_errors",
     "AdapterWarning": "_errors",
+    "AlignmentError": "_errors",
     "ConformanceError": "_errors",
     "DifferenceError": "_errors",
     "FlattenError": "_errors",
@@ -69,6 +75,8 @@ __all__ = [
     "Adapter",
     "AdapterError",
     "AdapterWarning",
+    "Alignment",
+    "AlignmentError",
     "ConformanceError",
     "DifferenceError",
     "FlattenError",
@@ -89,6 +97,7 @@ __all__ = [
     "TargetError",
     "adapter",
     "adapters",
+    "align",
     "assert_same",
     "compare_stacks",
     "diff",

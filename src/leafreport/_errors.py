@@ -44,6 +44,10 @@ class ModelError(LeafReportError, ValueError):
     """A model cannot be traced, or is none the adapter knows; the message says which and on what inputs."""
 
 
+class AlignmentError(LeafReportError, ValueError):
+    """Two models cannot be aligned, converted or verified as asked; the message says which leaf or option."""
+
+
 class FrameworkMissingError(LeafReportError, ImportError):
     """The adapter is there; the framework it builds with is not installed."""
 

@@ -187,14 +187,13 @@ def _label(group: list[_Member]) -> str:
     first = group[0][1]
     place = next(i for i in range(1, len(first), 2) if first[i] != group[1][1][i])
     before, after = "".join(first[:place]), "".join(first[place + 1 :])
-    runs = _runs([parts[place] for _, parts in group])
-    return f"{escape(before)}{{{runs}}}{escape(after)}"
+    return f"{escape(before)}{{{number_runs([parts[place] for _, parts in group])}}}{escape(after)}"
 
 
-def _runs(numbers: list[str]) -> str:
+def number_runs(numbers: list[str]) -> str:
     """Numbers as runs.
 
-    >>> _runs(["0", "1", "2", "5"])
+    >>> number_runs(["0", "1", "2", "5"])
     '0..2,5'
     """
     runs: list[list[str]] = []

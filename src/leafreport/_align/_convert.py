@@ -1,42 +1,110 @@
-"""Values of one model's leaves put where another's leaves do the same: bit by bit, nothing computed."""
+"""Values of one model's leaves put where another's leaves do the same: bit by bit, unless a pair says otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from leafreport._align._layout import Pair, Piece
+from leafreport._align._parts import Part
+from leafreport._align._records import LeafPair
+from leafreport._errors import AlignmentError
+from leafreport._leaf import Path, display_path
+
+# A leaf's number by its path.
+Numbers = Mapping[Path, int]
 
 
-def converted(pairs: Sequence[Pair], left: Sequence[Any], right: Sequence[Any]) -> list[np.ndarray]:
-    """The right leaves with the values of the left pieces they are paired with; the rest as they were.
+def converted(
+    pairs: Sequence[LeafPair], left: Sequence[Any], right: Sequence[Any], numbers: tuple[Numbers, Numbers]
+) -> list[Any]:
+    """The right leaves with the values of the left parts they are paired with; the rest as they were.
 
     Args:
-        pairs: which piece is which.
+        pairs: which part is which.
         left: the left leaves, in flatten order.
-        right: the right leaves; of an abstract one without a partner the values are zeros.
+        right: the right leaves; of an abstract one the parts without a partner become zeros.
+        numbers: the number of each leaf of either side by its path.
 
     Raises:
-        ValueError: a pair's two leaves have other dtypes, so that a value could not be kept.
+        AlignmentError: a value cannot be kept in the dtype of the leaf it goes to.
     """
-    made = [_own(leaf) for leaf in right]
+    held: dict[int, np.ndarray] = {}
+    made: dict[int, np.ndarray] = {}
+
+    def kept(values: dict[int, np.ndarray], number: int, leaf: Callable[[], np.ndarray]) -> np.ndarray:
+        if number not in values:
+            values[number] = leaf()
+        return values[number]
+
     for pair in pairs:
-        source = np.asarray(left[pair.left.leaf])
-        target = made[pair.right.leaf]
-        if source.dtype != target.dtype:
-            raise ValueError(f"leaf {pair.left.leaf} is {source.dtype}, its partner {target.dtype}")
-        _view(target, pair.right)[...] = _view(np.ascontiguousarray(source), pair.left).transpose(pair.order)
-    return made
+        a, b = numbers[0][pair.left_path], numbers[1][pair.right_path]
+        source = kept(held, a, lambda a=a: np.ascontiguousarray(left[a]))  # type: ignore[misc]
+        target = kept(made, b, lambda b=b: _own(right[b]))  # type: ignore[misc]
+        _put(pair, moved(pair, source), target)
+    return [_placed(made[n], leaf) if n in made else _as_it_was(leaf) for n, leaf in enumerate(right)]
+
+
+def moved(pair: LeafPair, source: np.ndarray) -> np.ndarray:
+    """The left part as the right one has it."""
+    move = pair.move
+    found = pair.left.of(source).reshape(move.axes)
+    if move.flip:
+        found = np.flip(found, move.flip)
+    found = found.transpose(move.order)
+    if move.exact:
+        return found
+    wide = found.astype(np.float64) * move.scale + move.offset
+    return wide.astype(found.dtype)
+
+
+def _put(pair: LeafPair, values: np.ndarray, target: np.ndarray) -> None:
+    into = pair.right.of(target)
+    if values.dtype != target.dtype:
+        with np.errstate(all="ignore"):
+            cast = values.astype(target.dtype)
+            back = cast.astype(values.dtype)
+        lost = (back != values) & ~((back != back) & (values != values))
+        if lost.any():
+            raise AlignmentError(
+                f"{pair.left} is {values.dtype} and {pair.right} is {target.dtype}: {int(lost.sum()):,} of "
+                f"{values.size:,} values would change. Cast the left values yourself where that is meant."
+            )
+        values = cast
+    into[...] = values.reshape(into.shape)
 
 
 def _own(leaf: Any) -> np.ndarray:
-    if not hasattr(leaf, "__array__"):
+    """A leaf's values to be written over; zeros where it has none."""
+    if isinstance(leaf, jax.ShapeDtypeStruct) or not hasattr(leaf, "__array__"):
         return np.zeros(leaf.shape, leaf.dtype)
     return np.array(leaf)
 
 
-def _view(array: np.ndarray, piece: Piece) -> np.ndarray:
-    """A piece of an array, as a view of it."""
-    flat = array.reshape(-1)[piece.start :]
-    return as_strided(flat, piece.sizes, [step * array.itemsize for step in piece.strides])
+# The implementation of a typed key, by the mark in its dtype's name.
+_KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
+
+
+def _as_it_was(leaf: Any) -> Any:
+    """A leaf that nothing is put into: itself; of an abstract one zeros, or a key of zeros."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.zeros(leaf.shape, leaf.dtype)
+    data = jax.eval_shape(jax.random.key_data, leaf)
+    return jax.random.wrap_key_data(jax.numpy.zeros(data.shape, data.dtype), impl=_KEYS[str(leaf.dtype)])
+
+
+def _placed(made: np.ndarray, leaf: Any) -> Any:
+    """The values as a `jax.Array` where the right leaf lies; as they are where JAX would change their dtype."""
+    if isinstance(leaf, np.ndarray) or jax.dtypes.canonicalize_dtype(made.dtype) != made.dtype:
+        return made
+    sharding = getattr(leaf, "sharding", None)
+    return jax.numpy.asarray(made) if sharding is None else jax.device_put(made, sharding)
+
+
+def listed(parts: Sequence[Part | Path]) -> str:
+    """Up to ten names, then a count."""
+    names = [str(part) if isinstance(part, Part) else display_path(part) for part in parts]
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more

@@ -10,7 +10,9 @@ Only dims without parts have an identity of their own: a dim with parts is what 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+_T = TypeVar("_T")
 
 
 class NotAligned(Exception):  # noqa: N818  # a finding, which the caller turns into an opaque axis
@@ -56,10 +58,40 @@ class Dim:
 def find(dim: Dim) -> Dim:
     """What a dim has become."""
     while dim._to is not None:
-        if dim._to._to is not None:
+        if dim._to._to is not None and _trail is None:
             dim._to = dim._to._to
         dim = dim._to
     return dim
+
+
+# What was changed since an attempt began, so that it can be taken back.
+_Change = tuple[Dim, "Dim | None", "Kind | None", tuple[Dim, ...]]
+_trail: list[_Change] | None = None
+
+
+def _set(dim: Dim, to: Dim | None, kind: Kind | None, parts: tuple[Dim, ...]) -> None:
+    if _trail is not None:
+        _trail.append((dim, dim._to, dim._kind, dim._parts))
+    dim._to, dim._kind, dim._parts = to, kind, parts
+
+
+def attempt(change: Callable[..., _T], *given: Any) -> _T:
+    """Makes a change to dims whole, or not at all.
+
+    Raises:
+        NotAligned: what the change raises; everything is then as it was.
+    """
+    global _trail  # noqa: PLW0603  # dims point at each other: one trail for all of them
+    outer, _trail = _trail, []
+    try:
+        return change(*given)
+    except NotAligned:
+        for dim, to, kind, parts in reversed(_trail):
+            dim._to, dim._kind, dim._parts = to, kind, parts
+        _trail = []
+        raise
+    finally:
+        _trail = None if outer is None else outer + _trail
 
 
 def alias(dim: Dim) -> Dim:
@@ -140,8 +172,7 @@ def _become(a: Dim, b: Dim) -> None:
         return
     if a in _within(b):
         raise NotAligned("an axis within itself")
-    a._to = b
-    a._kind, a._parts = None, ()
+    _set(a, b, None, ())
 
 
 def _within(dim: Dim) -> set[Dim]:
@@ -185,7 +216,7 @@ def split_product(dim: Dim, outer: int) -> tuple[Dim, Dim]:
     inner = dim.size // outer
     if dim._kind is None:
         first, rest = Dim(outer), Dim(inner)
-        dim._kind, dim._parts = "product", (first, rest)
+        _set(dim, None, "product", (first, rest))
         return first, rest
     if dim._kind == "product":
         taken: list[Dim] = []
@@ -205,7 +236,7 @@ def split_product(dim: Dim, outer: int) -> tuple[Dim, Dim]:
     for _, rest in parts[1:]:
         unify(parts[0][1], rest)
     first, rest = concat([first for first, _ in parts]), find(parts[0][1])
-    dim._kind, dim._parts = "product", (first, rest)
+    _set(dim, None, "product", (first, rest))
     return first, rest
 
 
@@ -227,7 +258,7 @@ def split_concat(dim: Dim, at: int) -> tuple[Dim, Dim]:
         raise NotAligned(f"{dim.size} cannot be cut at {at}")
     if dim._kind is None:
         first, rest = Dim(at), Dim(dim.size - at)
-        dim._kind, dim._parts = "concat", (first, rest)
+        _set(dim, None, "concat", (first, rest))
         return first, rest
     found = segments(dim)
     if len(found) > 1:
@@ -247,6 +278,20 @@ def split_concat(dim: Dim, at: int) -> tuple[Dim, Dim]:
         raise NotAligned(f"{dim!r} cut at {at}")
     before, after = split_concat(outer, at // step)
     return product([before, *inner]), product([after, *inner])
+
+
+def cut_up(dim: Dim) -> None:
+    """Cuts a dim into its indices.
+
+    Raises:
+        NotAligned: what it is made of cannot be cut there.
+    """
+    dim = find(dim)
+    if dim._kind is None and dim.size > 1:
+        _set(dim, None, "concat", tuple(Dim(1) for _ in range(dim.size)))
+        return
+    for at in range(1, dim.size):
+        split_concat(dim, at)
 
 
 def cut(dim: Dim, start: int, stop: int) -> Dim:

@@ -1,7 +1,10 @@
 """A program as records: arrays whose axes are `Dim`s, and the operations between them."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from leafreport._align._dims import Dim
 
@@ -13,21 +16,32 @@ class Array:
     Attributes:
         dims: its axes.
         dtype: its dtype, as text.
-        value: what it holds, where that is one known number; None otherwise.
         constant: it depends on neither params nor inputs.
         stored: it is a leaf, or a view of leaves.
+        known: of a constant what it holds, where that was found out; axes that repeat take no memory.
+        term: of a constant how it is computed, so that one that is computed twice is known to be one.
+        random: of a constant whether it comes of random numbers.
+        held: what it holds in a run on values, where there is one.
     """
 
     dims: tuple[Dim, ...]
     dtype: str
-    value: float | None = None
     constant: bool = False
     stored: bool = False
+    known: np.ndarray | None = None
+    term: Hashable = None
+    random: bool = False
+    held: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of the axes."""
         return tuple(dim.size for dim in self.dims)
+
+    @property
+    def value(self) -> float | None:
+        """What it holds, where that is one known number."""
+        return None if self.known is None else number(self.known)
 
 
 @dataclass(eq=False, slots=True)
@@ -39,14 +53,14 @@ class Op:
         inputs: the arrays it takes.
         output: the array it makes.
         info: what else there is to know, by name.
-        place: where in the program it stands, as JAX tells it.
+        source: where in the program it stands, as JAX tells it.
     """
 
     name: str
     inputs: tuple[Array, ...]
     output: Array
     info: dict[str, Any] = field(default_factory=dict)
-    place: str = ""
+    source: Any = None
 
 
 @dataclass(eq=False, slots=True)
@@ -54,11 +68,11 @@ class Program:
     """What a trace gave.
 
     Attributes:
-        leaves: an array for each leaf of params, in flatten order.
+        leaves: an array for each leaf of params, in flatten order; leaves that are one array have one.
         inputs: an array for each leaf of the inputs.
         outputs: an array for each leaf of the result.
         ops: the operations, in order.
-        unknown: names of primitives that were taken as opaque.
+        unknown: names of primitives that were taken as opaque, and what else was not understood.
     """
 
     leaves: list[Array]
@@ -66,3 +80,28 @@ class Program:
     outputs: list[Array]
     ops: list[Op]
     unknown: set[str]
+
+
+def lean(array: np.ndarray) -> np.ndarray:
+    """An array without the repeats along its axes: those become axes of one index."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
+_MOST_LOOKED_AT = 1 << 16
+
+
+def number(array: np.ndarray) -> float | None:
+    """The one number an array holds throughout; None where it holds several, or none that is real."""
+    if (
+        not array.size
+        or array.dtype.kind not in "biuf"
+        and not array.dtype.name.startswith(("bfloat", "float8"))
+    ):
+        return None
+    core = lean(array)
+    if core.size > _MOST_LOOKED_AT:
+        return None
+    first = core.reshape(-1)[0]
+    if core.size > 1 and not (core == first).all():
+        return None
+    return float(first)

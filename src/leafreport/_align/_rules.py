@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leafreport._align._dims import Dim, NotAligned, concat, cut, find, product, split_product, unify
-from leafreport._align._program import Array, Op
+import numpy as np
+
+from leafreport._align._dims import Dim, NotAligned, attempt, concat, cut, find, product, split_product, unify
+from leafreport._align._program import Array, lean
 
 if TYPE_CHECKING:
     from leafreport._align._trace import Tracer
@@ -75,7 +77,7 @@ def _divided(tracer: "Tracer", group: Sequence[Dim], targets: Sequence[int]) -> 
     made: list[Dim] = []
     try:
         for target in targets[:-1]:
-            first, rest = split_product(rest, target)
+            first, rest = attempt(split_product, rest, target)
             made.append(first)
     except NotAligned:
         tracer.unknown.add("a reshape that does not divide its axes")
@@ -94,24 +96,55 @@ def _slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
 
 
 def _sliced(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]], dtype: str) -> Array:
+    if any(stride != 1 for *_, stride in bounds):
+        return _strided(tracer, array, bounds, dtype)
     dims: list[Dim] = []
     exact = True
-    for dim, (start, stop, stride) in zip(array.dims, bounds, strict=True):
-        if (start, stop, stride) == (0, dim.size, 1):
+    for dim, (start, stop, _) in zip(array.dims, bounds, strict=True):
+        if (start, stop) == (0, dim.size):
             dims.append(dim)
             continue
-        part = _part(dim, start, stop) if stride == 1 else None
+        part = _part(dim, start, stop)
         exact &= part is not None
-        dims.append(part if part is not None else Dim(-(-(stop - start) // stride)))
+        dims.append(part if part is not None else Dim(stop - start))
     out = Array(tuple(dims), dtype)
     if not exact:
-        return tracer.add("opaque", [array], out, function="slice", bounds=tuple(bounds), result=0)
+        tracer.unknown.add("a slice that does not divide its axis")
+        return tracer.add("opaque", [array], out, function="slice", settings=tuple(bounds))
     return tracer.add("view", [array], out, kind="slice", starts=tuple(b[0] for b in bounds))
+
+
+def _strided(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]], dtype: str) -> Array:
+    """Every n-th index: one of the n that each block of n has, where the blocks fill the axis."""
+    sizes: list[int] = []
+    inner: list[tuple[int, int, int]] = []
+    keep: list[int] = []
+    for dim, (start, stop, stride) in zip(array.dims, bounds, strict=True):
+        keep.append(len(sizes))
+        if stride == 1:
+            sizes.append(dim.size)
+            inner.append((start, stop, 1))
+            continue
+        if dim.size % stride or start // stride or -(-(stop - start) // stride) != dim.size // stride:
+            dims = tuple(
+                d if (b, e, n) == (0, d.size, 1) else Dim(-(-(e - b) // n))
+                for d, (b, e, n) in zip(array.dims, bounds, strict=True)
+            )
+            settings = tuple(
+                bound for bound, d in zip(bounds, array.dims, strict=True) if bound != (0, d.size, 1)
+            )
+            return tracer.add("apply", [array], Array(dims, dtype), function="slice", settings=settings)
+        sizes += [dim.size // stride, stride]
+        inner += [(0, dim.size // stride, 1), (start, start + 1, 1)]
+    blocks = tracer.add("view", [array], Array(_reshaped(tracer, array.dims, sizes), dtype), kind="reshape")
+    one = _sliced(tracer, blocks, inner, dtype)
+    dims = tuple(one.dims[axis] for axis in keep)
+    return tracer.add("view", [one], Array(dims, dtype), kind="squeeze", keep=keep)
 
 
 def _part(dim: Dim, start: int, stop: int) -> Dim | None:
     try:
-        return cut(dim, start, stop)
+        return attempt(cut, dim, start, stop)
     except NotAligned:
         return None
 
@@ -129,6 +162,97 @@ def _dynamic_slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | li
     return tracer.add("apply", given, Array(dims, str(eqn.outvars[0].aval.dtype)), function="dynamic_slice")
 
 
+def _dynamic_update(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
+    """A part put into an array at a place, which is understood where it is known."""
+    array, part, *indices = given
+    if any(index.value is None for index in indices):
+        return tracer.opaque(eqn, given)
+    return _updated(tracer, eqn, given, array, part, [int(index.value or 0) for index in indices])
+
+
+def _updated(
+    tracer: "Tracer", eqn: Any, given: list[Array], array: Array, part: Array, starts: Sequence[int]
+) -> Array | list[Array]:
+    """An array with a part put in along one axis: what is before it, itself, what is after."""
+    bounds = [
+        (low := min(max(start, 0), dim.size - own.size), low + own.size)
+        for start, dim, own in zip(starts, array.dims, part.dims, strict=True)
+    ]
+    axes = [
+        n for n, (bound, dim) in enumerate(zip(bounds, array.dims, strict=True)) if bound != (0, dim.size)
+    ]
+    if len(axes) > 1:
+        return tracer.opaque(eqn, given)
+    if not axes:
+        return part
+    (axis,) = axes
+    start, stop = bounds[axis]
+    pieces = [(start, part)]
+    for low, high in ((0, start), (stop, array.dims[axis].size)):
+        if low < high:
+            around = [(0, dim.size, 1) for dim in array.dims]
+            around[axis] = low, high, 1
+            pieces.append((low, _around(tracer, array, around)))
+    return _joined(tracer, [piece for _, piece in sorted(pieces, key=lambda p: p[0])], axis, array.dtype)
+
+
+def _around(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]]) -> Array:
+    if not array.constant:
+        return _sliced(tracer, array, bounds, array.dtype)
+    known = None if array.known is None else array.known[tuple(slice(*bound) for bound in bounds)]
+    dims = tuple(Dim(stop - start) for start, stop, _ in bounds)
+    return Array(dims, array.dtype, constant=True, known=known, term=array.term, random=array.random)
+
+
+def _scatter(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
+    """A part put into an array at one known place, as `x.at[:, 1].set(y)`; any other is not understood."""
+    array, index, part = given
+    numbers = eqn.params["dimension_numbers"]
+    axes = numbers.scatter_dims_to_operand_dims
+    if index.known is None or index.known.size != len(axes) or numbers.operand_batching_dims:
+        return tracer.opaque(eqn, given)
+    starts = dict(zip(axes, np.asarray(index.known).reshape(-1).tolist(), strict=True))
+    inserted = set(numbers.inserted_window_dims)
+    window = iter(numbers.update_window_dims)
+    dims = [Dim(1) if n in inserted else part.dims[next(window)] for n in range(len(array.dims))]
+    if math.prod(dim.size for dim in dims) != math.prod(part.shape):
+        return tracer.opaque(eqn, given)
+    whole = tracer.add("view", [part], Array(tuple(dims), part.dtype), kind="reshape")
+    return _updated(tracer, eqn, given, array, whole, [starts.get(n, 0) for n in range(len(array.dims))])
+
+
+def _stack(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
+    axis = eqn.params["axis"]
+    parts = []
+    for array in given:
+        dims = (*array.dims[:axis], Dim(1), *array.dims[axis:])
+        made = Array(
+            dims, array.dtype, array.constant, known=array.known, term=array.term, random=array.random
+        )
+        if array.known is not None:
+            made.known = np.expand_dims(array.known, axis)
+        parts.append(made if array.constant else tracer.add("view", [array], made, kind="reshape"))
+    return _joined(tracer, parts, axis, str(eqn.outvars[0].aval.dtype))
+
+
+def _tile(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
+    (array,) = given
+    dims = tuple(
+        dim if times == 1 else product([Dim(times), dim])
+        for dim, times in zip(array.dims, eqn.params["reps"], strict=True)
+    )
+    return tracer.add("view", [array], Array(dims, array.dtype), kind="tile")
+
+
+def _reverse(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
+    (array,) = given
+    dtype = str(eqn.outvars[0].aval.dtype)
+    axes = tuple(eqn.params["dimensions"])
+    if array.stored:
+        return tracer.add("view", [array], Array(array.dims, dtype), kind="reverse", axes=axes)
+    return tracer.add("apply", [array], Array(array.dims, dtype), function="rev", settings=len(axes))
+
+
 def _split(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     (array,) = given
     axis, start, out = eqn.params["axis"], 0, []
@@ -141,28 +265,50 @@ def _split(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
 
 
 def _concatenate(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
-    axis = eqn.params["dimension"]
-    for other in given[1:]:
-        for n, (a, b) in enumerate(zip(given[0].dims, other.dims, strict=True)):
+    return _joined(tracer, given, eqn.params["dimension"], str(eqn.outvars[0].aval.dtype))
+
+
+def _joined(tracer: "Tracer", given: Sequence[Array], axis: int, dtype: str) -> Array:
+    """Arrays put end to end."""
+    own = [array for array in given if not array.constant] or list(given)
+    for other in own[1:]:
+        for n, (a, b) in enumerate(zip(own[0].dims, other.dims, strict=True)):
             if n != axis and a.size != 1:
                 tracer.same(a, b)
-    dims = list(given[0].dims)
+    dims = list(own[0].dims)
     # An axis of one index is a part like any other here.
     dims[axis] = concat([array.dims[axis] for array in given])
-    return tracer.add(
-        "view", given, Array(tuple(dims), str(eqn.outvars[0].aval.dtype)), kind="concatenate", axis=axis
-    )
+    return tracer.add("view", given, Array(tuple(dims), dtype), kind="concatenate", axis=axis)
 
 
 def _dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
-    (contract_a, contract_b), (batch_a, batch_b) = eqn.params["dimension_numbers"]
+    contract, batch = eqn.params["dimension_numbers"]
+    return _looked_up(tracer, eqn, given) or _product(tracer, given, contract, batch, eqn)
+
+
+def _accumulated(eqn: Any) -> str:
+    """The dtype in which a product is summed up."""
+    wanted = eqn.params.get("preferred_element_type")
+    return str(eqn.outvars[0].aval.dtype if wanted is None else wanted)
+
+
+_Axes = tuple[Sequence[int], Sequence[int]]
+
+
+def _product(tracer: "Tracer", given: Sequence[Array], contract: _Axes, batch: _Axes, eqn: Any) -> Array:
+    """A product of two arrays along contracted axes; the result has batch axes, then what is left of each."""
+    (contract_a, contract_b), (batch_a, batch_b) = contract, batch
     a, b = given
     for i, j in [*zip(contract_a, contract_b, strict=True), *zip(batch_a, batch_b, strict=True)]:
         if a.dims[i].size != 1:
             tracer.same(a.dims[i], b.dims[j])
+    if a.stored != b.stored:
+        for i in batch_a:
+            tracer.members_along(a.dims[i])
     free_a = [n for n in range(len(a.dims)) if n not in (*contract_a, *batch_a)]
     free_b = [n for n in range(len(b.dims)) if n not in (*contract_b, *batch_b)]
-    if not (a.stored or b.stored):
+    alone = not (a.stored or b.stored or a.constant or b.constant)
+    if alone:
         for array, axes in ((a, contract_a), (b, contract_b)):
             for n in axes:
                 tracer.ended(array.dims[n])
@@ -174,13 +320,38 @@ def _dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         contract=(tuple(contract_a), tuple(contract_b)),
         batch=(tuple(batch_a), tuple(batch_b)),
         free=(tuple(free_a), tuple(free_b)),
-        accumulate=str(eqn.params.get("preferred_element_type")),
+        accumulate=_accumulated(eqn),
     )
-    if not (a.stored or b.stored or out.constant):
+    if alone:
         start = len(batch_a) + len(free_a)
         tracer.own(tracer.ops[-1], range(len(batch_a), start), 0)
         tracer.own(tracer.ops[-1], range(start, len(dims)), 1)
     return out
+
+
+def _looked_up(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | None:
+    """A product of one-hot rows with a table as the look-up it is; None for any other."""
+    contract, batch = eqn.params["dimension_numbers"]
+    for side in (0, 1):
+        hot, table = given[side], given[1 - side]
+        indices, axis = tracer.one_hot.get(id(hot), (None, -1))
+        if indices is None or tuple(contract[side]) != (axis,) or any(batch) or table.constant:
+            continue
+        (row,) = contract[1 - side]
+        keep = [n for n in range(len(hot.dims)) if n != axis]
+        dims = tuple(indices.dims[n] for n in keep)
+        index = tracer.add("view", [indices], Array(dims, indices.dtype), kind="squeeze", keep=keep)
+        rest = [n for n in range(len(table.dims)) if n != row]
+        looked, held = [hot.dims[n] for n in keep], [table.dims[n] for n in rest]
+        made = (*looked, *held) if side == 0 else (*held, *looked)
+        start = len(looked) if side == 0 else 0
+        return tracer.add(
+            "lookup",
+            [table, index],
+            Array(made, str(eqn.outvars[0].aval.dtype)),
+            taken={start + n: axis for n, axis in enumerate(rest)},
+        )
+    return None
 
 
 def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -192,12 +363,10 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     (b, f, *space), (o, i, *window), (ob, of, *ospace) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     if params["batch_group_count"] != 1:
         return tracer.opaque(eqn, given)[0]
+    if groups == 1 and _is_product(params, kernel, window, image, space):
+        return _conv_as_dot(tracer, eqn, given)
     try:
-        if groups == 1:
-            unify(image.dims[f], kernel.dims[i])
-        else:
-            _, inner = split_product(image.dims[f], groups)
-            unify(inner, kernel.dims[i])
+        attempt(_channels, image.dims[f], kernel.dims[o], kernel.dims[i], groups)
     except NotAligned:
         tracer.unknown.add("a convolution whose channels are divided in two ways")
     dims: list[Dim] = [Dim(1)] * len(aval.shape)
@@ -216,8 +385,77 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         strides=tuple(params["window_strides"]),
         padding=tuple(map(tuple, params["padding"])),
         dilation=(tuple(params["lhs_dilation"]), tuple(params["rhs_dilation"])),
+        sizes=tuple(kernel.shape[axis] for axis in window),
         accumulate=str(params.get("preferred_element_type")),
     )
+
+
+def _channels(image: Dim, out: Dim, inner: Dim, groups: int) -> None:
+    """What a convolution says of channels: each group of the image's meets its own of the kernel's."""
+    if groups == 1:
+        unify(image, inner)
+        return
+    group, within = split_product(image, groups)
+    unify(within, inner)
+    own, _ = split_product(out, groups)
+    unify(group, own)
+
+
+def _is_product(
+    params: dict[str, Any], kernel: Array, window: Sequence[int], image: Array, space: Sequence[int]
+) -> bool:
+    """Whether a convolution's windows neither overlap nor leave anything out: patches times a matrix."""
+    return (
+        all(tuple(pair) == (0, 0) for pair in params["padding"])
+        and all(n == 1 for key in ("lhs_dilation", "rhs_dilation") for n in params[key])
+        and all(
+            kernel.shape[axis] == stride and image.shape[place] % stride == 0
+            for axis, place, stride in zip(window, space, params["window_strides"], strict=True)
+        )
+    )
+
+
+def _conv_as_dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
+    """A convolution of patches as the product it is: image divided into patches, axes contracted."""
+    params = eqn.params
+    numbers = params["dimension_numbers"]
+    image, kernel = given
+    (b, f, *space), (o, i, *window), (ob, of, *ospace) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    stride = dict(zip(space, params["window_strides"], strict=True))
+    sizes: list[int] = []
+    outer: dict[int, int] = {}
+    inner: dict[int, int] = {}
+    for axis, size in enumerate(image.shape):
+        outer[axis] = len(sizes)
+        sizes.append(size // stride.get(axis, 1))
+        if stride.get(axis, 1) > 1:
+            inner[axis] = len(sizes)
+            sizes.append(stride[axis])
+    patches = image
+    if inner:
+        dims = _reshaped(tracer, image.dims, sizes)
+        patches = tracer.add("view", [image], Array(dims, image.dtype), kind="reshape")
+    wide = [axis for axis in window if kernel.shape[axis] > 1]
+    keep = [axis for axis in range(len(kernel.dims)) if axis in (o, i, *wide)]
+    matrix = kernel
+    if len(keep) < len(kernel.dims):
+        dims = tuple(kernel.dims[axis] for axis in keep)
+        matrix = tracer.add("view", [kernel], Array(dims, kernel.dtype), kind="squeeze", keep=keep)
+    place = {axis: n for n, axis in enumerate(keep)}
+    source = dict(zip(window, space, strict=True))
+    contract = (
+        (outer[f], *(inner[source[axis]] for axis in wide)),
+        (place[i], *(place[axis] for axis in wide)),
+    )
+    made = _product(tracer, [patches, matrix], contract, ((), ()), eqn)
+    # Of the product: what is left of the image in its order, then the channels.
+    order = [0] * len(image.dims)
+    left = [axis for axis in range(len(image.dims)) if axis != f]
+    for target, axis in ((ob, b), *zip(ospace, space, strict=True)):
+        order[target] = left.index(axis)
+    order[of] = len(left)
+    dims = tuple(made.dims[axis] for axis in order)
+    return tracer.add("view", [made], Array(dims, made.dtype), kind="transpose", order=tuple(order))
 
 
 def _gather(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
@@ -225,6 +463,10 @@ def _gather(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Arra
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     if numbers.operand_batching_dims:
         return tracer.opaque(eqn, given)
+    if index.known is not None and index.known.size == len(numbers.start_index_map):
+        return _picked(tracer, eqn, table, index.known.reshape(-1).tolist())
+    if index.known is not None and (span := _span(eqn, table, index.known)) is not None:
+        return span(tracer)
     aval = eqn.outvars[0].aval
     whole = [n for n in range(len(table.dims)) if n not in numbers.collapsed_slice_dims]
     dims: list[Dim] = []
@@ -233,18 +475,74 @@ def _gather(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Arra
     for place, size in enumerate(aval.shape):
         if place in numbers.offset_dims:
             axis = next(offsets)
-            taken[place] = axis
-            dims.append(table.dims[axis] if sizes[axis] == table.dims[axis].size else Dim(size))
+            if sizes[axis] == table.dims[axis].size:
+                taken[place] = axis
+                dims.append(table.dims[axis])
+            else:  # some rows of it
+                dims.append(Dim(size))
         else:
             row = next(rows, None)
-            dims.append(row if row is not None and row.size == size else Dim(size))
-    return tracer.add(
-        "lookup",
-        given,
-        Array(tuple(dims), str(aval.dtype)),
-        taken=taken,
-        indexed=tuple(numbers.start_index_map),
+            dims.append(row if row is not None and row.size == size and not index.constant else Dim(size))
+    return tracer.add("lookup", given, Array(tuple(dims), str(aval.dtype)), taken=taken)
+
+
+def _span(eqn: Any, table: Array, known: np.ndarray) -> Callable[["Tracer"], Array] | None:
+    """What is gathered at places that follow each other: a slice; None for any other places."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    aval = eqn.outvars[0].aval
+    if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != numbers.start_index_map:
+        return None
+    (axis,) = numbers.start_index_map
+    rows = known[..., 0]
+    line = lean(rows)
+    along = [n for n, size in enumerate(line.shape) if size > 1]
+    whole = all(
+        size == dim.size for n, (size, dim) in enumerate(zip(sizes, table.dims, strict=True)) if n != axis
     )
+    if len(along) != 1 or not whole:
+        return None
+    places = line.reshape(-1)
+    start, stop = int(places[0]), int(places[-1]) + 1
+    if start < 0 or stop > table.dims[axis].size or not np.array_equal(places, np.arange(start, stop)):
+        return None
+
+    def sliced(tracer: "Tracer") -> Array:
+        bounds = [(0, dim.size, 1) for dim in table.dims]
+        bounds[axis] = start, stop, 1
+        one = _sliced(tracer, table, bounds, str(aval.dtype))
+        batch = [n for n in range(len(aval.shape)) if n not in numbers.offset_dims]
+        rest = iter(n for n in range(len(table.dims)) if n != axis)
+        source = {place: next(rest) for place in numbers.offset_dims}
+        source[batch[along[0]]] = axis
+        order = tuple(source[place] for place in sorted(source))
+        turned = one
+        if order != tuple(range(len(order))):
+            dims = tuple(one.dims[n] for n in order)
+            turned = tracer.add("view", [one], Array(dims, one.dtype), kind="transpose", order=order)
+        places = tuple(sorted(source))
+        made = [Dim(size) for size in aval.shape]
+        for n, place in enumerate(places):
+            made[place] = turned.dims[n]
+        return tracer.add("view", [turned], Array(tuple(made), one.dtype), kind="broadcast", axes=places)
+
+    return sliced
+
+
+def _picked(tracer: "Tracer", eqn: Any, table: Array, starts: Sequence[int]) -> Array:
+    """What is gathered at one known place: a slice."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    aval = eqn.outvars[0].aval
+    at = dict(zip(numbers.start_index_map, starts, strict=True))
+    bounds = []
+    for axis, (size, dim) in enumerate(zip(sizes, table.dims, strict=True)):
+        low = min(max(int(at.get(axis, 0)), 0), dim.size - size)
+        bounds.append((low, low + size, 1))
+    one = _sliced(tracer, table, bounds, str(aval.dtype))
+    whole = iter(n for n in range(len(table.dims)) if n not in numbers.collapsed_slice_dims)
+    dims = tuple(
+        one.dims[next(whole)] if n in numbers.offset_dims else Dim(1) for n in range(len(aval.shape))
+    )
+    return tracer.add("view", [one], Array(dims, str(aval.dtype)), kind="reshape")
 
 
 def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
@@ -252,37 +550,49 @@ def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     out = []
     for array, var in zip(given, eqn.outvars, strict=False):
         dims = tuple(dim for n, dim in enumerate(array.dims) if n not in axes)
-        for n in axes:
-            tracer.ended(array.dims[n])
-        made = Array(dims, str(var.aval.dtype))
-        out.append(tracer.add("reduce", [array], made, function=eqn.primitive.name, axes=axes))
+        out.append(_reduced(tracer, array, axes, eqn.primitive.name, Array(dims, str(var.aval.dtype))))
     return out
+
+
+def _reduced(tracer: "Tracer", array: Array, axes: tuple[int, ...], function: str, made: Array) -> Array:
+    for n in axes:
+        tracer.ended(array.dims[n])
+    return tracer.add("reduce", [array], made, function=function, axes=axes)
 
 
 def _window(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array, aval = given[0], eqn.outvars[0].aval
-    dims = tuple(
-        dim if dim.size == size else Dim(size) for dim, size in zip(array.dims, aval.shape, strict=True)
-    )
+    params = eqn.params
     keys = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-    settings = tuple((key, tuple(eqn.params[key])) for key in keys if key in eqn.params)
-    return tracer.add(
-        "apply",
-        [array],
-        Array(dims, str(aval.dtype)),
-        function=eqn.primitive.name,
-        settings=settings,
-    )
+    rows = [params.get(key) or (1,) * len(array.dims) for key in keys]
+    plain = 1, 1, (0, 0), 1, 1
+    # What an axis is called and where it stands differs between layouts: only its window counts.
+    settings = tuple(row for row in zip(*rows, strict=True) if row != plain)
+    name = eqn.primitive.name
+    whole = [n for n, row in enumerate(zip(*rows, strict=True)) if row != plain]
+    if name in _POOLED and all(rows[0][n] == array.shape[n] and rows[2][n] == (0, 0) for n in whole):
+        # A window as large as the array is no window.
+        dims = tuple(dim for n, dim in enumerate(array.dims) if n not in whole)
+        made = _reduced(tracer, array, tuple(whole), _POOLED[name], Array(dims, str(aval.dtype)))
+        kept = tuple(Dim(1) if n in whole else dim for n, dim in enumerate(array.dims))
+        return tracer.add("view", [made], Array(kept, made.dtype), kind="reshape")
+    out = Array(_resized(array, aval.shape), str(aval.dtype))
+    return tracer.add("apply", [array], out, function=name, settings=settings)
+
+
+_POOLED = {f"reduce_window_{name}": f"reduce_{name}" for name in ("sum", "max", "min")}
 
 
 def _pad(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array, aval = given[0], eqn.outvars[0].aval
-    dims = tuple(
-        dim if dim.size == size else Dim(size) for dim, size in zip(array.dims, aval.shape, strict=True)
-    )
-    out = Array(dims, str(aval.dtype))
-    settings = (("padding", tuple(map(tuple, eqn.params["padding_config"]))),)
+    out = Array(_resized(array, aval.shape), str(aval.dtype))
+    value = given[1].value if given[1].constant else None
+    settings = (value, tuple(tuple(c) for c in eqn.params["padding_config"] if tuple(c) != (0, 0, 0)))
     return tracer.add("apply", [array], out, function="pad", settings=settings)
+
+
+def _resized(array: Array, shape: Sequence[int]) -> tuple[Dim, ...]:
+    return tuple(dim if dim.size == size else Dim(size) for dim, size in zip(array.dims, shape, strict=True))
 
 
 def _plain(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -291,12 +601,26 @@ def _plain(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     return tracer.add("view", given[:1], made, kind="same", cast=eqn.primitive.name == "convert_element_type")
 
 
-def _constant(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
-    made = [tracer.fresh(var.aval, constant=True) for var in eqn.outvars]
-    for array in made:
-        tracer.ops.append(Op("constant", tuple(given), array, {"function": eqn.primitive.name}))
-    return made
+def _random(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
+    """Random numbers are constants that no one knows, whatever their key was made of."""
+    return [tracer.fresh(var.aval, constant=True, term=0, random=True) for var in eqn.outvars]
 
+
+RANDOM = frozenset(
+    [
+        "random_seed",
+        "random_wrap",
+        "random_bits",
+        "random_split",
+        "random_fold_in",
+        "random_unwrap",
+        "random_clone",
+        "random_gamma",
+        "threefry2x32",
+        "rng_bit_generator",
+        "rng_uniform",
+    ]
+)
 
 RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     "transpose": _view("transpose"),
@@ -311,14 +635,12 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     "conv_general_dilated": _conv,
     "gather": _gather,
     "pad": _pad,
-    "iota": _constant,
-    "random_seed": _constant,
-    "random_wrap": _constant,
-    "random_bits": _constant,
-    "random_split": _constant,
-    "random_fold_in": _constant,
-    "random_unwrap": _constant,
-    "threefry2x32": _constant,
+    "rev": _reverse,
+    "dynamic_update_slice": _dynamic_update,
+    "scatter": _scatter,
+    "stack": _stack,
+    "tile": _tile,
+    **dict.fromkeys(RANDOM, _random),
     **dict.fromkeys(
         (
             "convert_element_type",
@@ -352,6 +674,9 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     ),
 }
 
+# What is done along an axis, and leaves every axis what it is.
+ALONG = frozenset(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort"])
+
 ELEMENTWISE = frozenset(
     [
         "abs",
@@ -365,9 +690,12 @@ ELEMENTWISE = frozenset(
         "atan",
         "atan2",
         "atanh",
+        "bessel_i0e",
+        "bessel_i1e",
         "cbrt",
         "ceil",
         "clamp",
+        "clz",
         "complex",
         "conj",
         "cos",
@@ -375,6 +703,7 @@ ELEMENTWISE = frozenset(
         "digamma",
         "div",
         "eq",
+        "eq_to",
         "erf",
         "erf_inv",
         "erfc",
@@ -385,14 +714,18 @@ ELEMENTWISE = frozenset(
         "ge",
         "gt",
         "imag",
+        "igamma",
+        "igammac",
         "integer_pow",
         "is_finite",
         "le",
+        "le_to",
         "lgamma",
         "log",
         "log1p",
         "logistic",
         "lt",
+        "lt_to",
         "max",
         "min",
         "mul",
@@ -401,9 +734,11 @@ ELEMENTWISE = frozenset(
         "nextafter",
         "not",
         "or",
+        "polygamma",
         "population_count",
         "pow",
         "real",
+        "regularized_incomplete_beta",
         "rem",
         "round",
         "rsqrt",
@@ -420,5 +755,6 @@ ELEMENTWISE = frozenset(
         "tan",
         "tanh",
         "xor",
+        "zeta",
     ]
 )

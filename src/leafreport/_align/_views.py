@@ -65,6 +65,17 @@ def _slice(_array: Array, info: dict[str, Any], index: Index, _shape: Index) -> 
     return tuple(i + start for i, start in zip(index, info["starts"], strict=True))
 
 
+def _reverse(array: Array, info: dict[str, Any], index: Index, _shape: Index) -> Index:
+    return tuple(
+        dim.size - 1 - i if n in info["axes"] else i
+        for n, (i, dim) in enumerate(zip(index, array.dims, strict=True))
+    )
+
+
+def _tile(array: Array, _info: dict[str, Any], index: Index, _shape: Index) -> Index:
+    return tuple(i % dim.size for i, dim in zip(index, array.dims, strict=True))
+
+
 def _take(_array: Array, info: dict[str, Any], index: Index, _shape: Index) -> Index:
     return (info["start"], *index)
 
@@ -76,5 +87,7 @@ _SOURCES: dict[str, Callable[[Array, dict[str, Any], Index, Index], Index]] = {
     "broadcast": _broadcast,
     "reshape": _reshape,
     "slice": _slice,
+    "reverse": _reverse,
+    "tile": _tile,
     "take": _take,
 }

@@ -1,0 +1,242 @@
+"""`align`: two models, or two trees, to an `Alignment`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from leafreport._adapter import adapter_of, model
+from leafreport._align._alignment import Alignment, End, as_inputs
+from leafreport._align._differences import differences
+from leafreport._align._layout import Pair, Piece, alone, pairs
+from leafreport._align._mapping import Said, read
+from leafreport._align._match import Side, Sides, unmatched
+from leafreport._align._matching import matched
+from leafreport._align._parts import Move, Part, part, simplified, whole
+from leafreport._align._records import Difference, LeafPair, Place
+from leafreport._align._trace import Traced, traced
+from leafreport._errors import AlignmentError, LeafReportError
+from leafreport._flatten import report
+from leafreport._leaf import Path, display_path
+from leafreport._model import Model
+from leafreport._report import LeafReport
+
+
+def align(left: Any, right: Any, x: Any = None, *, x_right: Any = None, mapping: Any = None) -> Alignment:
+    """Which leaf of one model is which of another: told by what each does in the traced programs.
+
+    Both calls are traced on abstract values; no value is read and nothing is computed. Paths and names are not
+    looked at: a leaf is known by where it stands in its program. The alignment says how each left leaf, or part
+    of one, becomes the right one; which leaves have no partner; what the two models do differently though no
+    leaf holds it. Its `convert` carries values over, its `verify` runs both.
+
+    Without an input, or where one side is a bare tree or a report, names, shapes and layers alone tell, and
+    every pair says so.
+
+    Cost: that of tracing both calls, and about as much again; linear in their equations.
+
+    Args:
+        left: a `Model`; a framework's own model object, of which its adapter makes one; a tree or a report.
+        right: the same.
+        x: what both calls take after the params: an array, concrete or abstract; a tuple of several.
+        x_right: what the right call takes, where that is laid out otherwise.
+        mapping: pairs the caller is sure of, for what the programs do not determine: what
+            `Alignment.to_json` gave, edited or not (text, a file or its document), or a dict of left paths to
+            right paths.
+
+    Raises:
+        AlignmentError: a call cannot be traced on the input, or the mapping cannot be read.
+        FlattenError: a tree cannot be flattened.
+        ModelError: an adapter cannot make a model of an object on the input.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from leafreport import Model
+        >>> w = np.arange(6.0).reshape(2, 3)
+        >>> left = Model({"kernel": w, "bias": np.ones(3)}, lambda p, x: x @ p["kernel"] + p["bias"])
+        >>> right = Model({"a": np.zeros(3), "b": np.zeros((3, 2))}, lambda p, x: x @ p["b"].T + p["a"])
+        >>> found = align(left, right, jax.ShapeDtypeStruct((4, 2), "float64"))
+        >>> print(found)
+        = bias -> a  identity, shift
+        = kernel -> b  transpose, weight
+        aligned: 2 pairs (2 by dataflow)
+    """
+    inputs = as_inputs(x)
+    inputs_right = inputs if x_right is None else as_inputs(x_right)
+    ends = _end(left, inputs, "left"), _end(right, inputs_right, "right")
+    said = () if mapping is None else tuple(read(mapping, (ends[0].report, ends[1].report)))
+    if x is None and x_right is None or not all(end.model is not None for end in ends):
+        from leafreport._align._names import by_names
+
+        return by_names(*ends, said)
+    calls = tuple(_call(end, name) for end, name in zip(ends, ("left", "right"), strict=True))
+    return _by_dataflow(ends, (calls[0], calls[1]), said)
+
+
+def _end(target: Any, inputs: tuple[Any, ...], name: str) -> End:
+    """What is aligned, whatever it is given as."""
+    if isinstance(target, LeafReport):
+        return End(target)
+    if not isinstance(target, Model) and inputs:
+        adapter = adapter_of(target)
+        if (
+            adapter is not None
+            and callable(getattr(adapter, "model", None))
+            and callable(target)
+            or _pair(target)
+        ):
+            target = model(adapter, target, inputs)
+    if isinstance(target, Model):
+        return End(report(target), target, target.params, inputs)
+    return End(report(target), params=target)
+
+
+def _pair(target: Any) -> bool:
+    """Whether it is a model and its state."""
+    return (
+        type(target) is tuple and len(target) == 2 and callable(target[0]) and adapter_of(target) is not None
+    )
+
+
+def _call(end: End, name: str) -> Traced:
+    assert end.model is not None
+    try:
+        return traced(end.model.apply, end.model.params, end.inputs)
+    except LeafReportError:
+        raise
+    except Exception as error:
+        shown = ", ".join(_shown(x) for x in end.inputs)
+        said = " ".join(str(error).split())
+        said = f"{said[:400]}..." if len(said) > 400 else said
+        hint = " Give the right model's own input as x_right." if name == "right" else ""
+        raise AlignmentError(
+            f"the {name} model cannot be traced on {shown}: {type(error).__name__}: {said}{hint}"
+        ) from error
+
+
+def _shown(x: Any) -> str:
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return type(x).__name__
+
+
+# --- By dataflow --------------------------------------------------------------------------------------------
+
+
+def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequence[Said]) -> Alignment:
+    sides, found = matched(calls, lambda sides: _chosen(sides, ends, said))
+    paths = tuple(end.report.paths for end in ends)
+    compared = differences(sides, found, (paths[0], paths[1]))
+    rows = [_leaf_pair(pair, ends) for pair in pairs(sides, found, "leaf", compared.moves)]
+    made = []
+    for which, (end, taken) in enumerate(zip(ends, (found.nodes, found.nodes.values()), strict=True)):
+        pieces = alone(sides, which, unmatched(sides[which], taken))
+        made.append(
+            End(
+                end.report,
+                end.model,
+                end.params,
+                end.inputs,
+                tuple(_part(end, one) for one in pieces),
+                _unused(sides[which], end, calls[which]),
+                tuple(sorted(sides[which].graph.program.unknown)),
+                calls[which].places,
+            )
+        )
+    rows, extra = _as_said(rows, said, (made[0], made[1]))
+    around = tuple(
+        tuple(_around(pair, shapes) for pair in pairs(sides, found, kind))
+        for kind, shapes in (
+            ("input", [[a.shape for a in side.graph.program.inputs] for side in sides]),
+            ("output", [[a.shape for a in side.graph.program.outputs] for side in sides]),
+        )
+    )
+    return Alignment(tuple(rows), (*compared.differences, *extra), True, made[0], made[1], *around)
+
+
+def _chosen(sides: Sides, ends: tuple[End, End], said: Sequence[Said]) -> list[tuple[int, int]]:
+    """The nodes that a mapping's rows are about."""
+    at = []
+    for side, end in zip(sides, ends, strict=True):
+        number = {path: n for n, path in enumerate(end.report.paths)}
+        held: dict[tuple[int, int], int] = {}
+        for numbers in side.siblings.values():
+            for n in numbers:
+                one = alone(sides, sides.index(side), [n])[0]
+                held[one.array, one.start] = n
+        at.append((number, held))
+    found = []
+    for row in said:
+        nodes = []
+        for (number, held), own in zip(at, (row.left, row.right), strict=True):
+            start = _first(own)
+            nodes.append(held.get((number[own.path], start)))
+        if None not in nodes:
+            found.append((nodes[0], nodes[1]))
+    return found  # type: ignore[return-value]
+
+
+def _first(own: Part) -> int:
+    """Where a part begins in the flattened leaf."""
+    place = 0
+    for (start, _), size in zip(own.slices, own.shape, strict=True):
+        place = place * size + start
+    return place
+
+
+def _part(end: End, one: Piece) -> Part:
+    leaf = end.report.leaves[one.array]
+    return part(leaf.path, leaf.shape or (), one.start, one.sizes, one.strides)
+
+
+def _leaf_pair(pair: Pair, ends: tuple[End, End]) -> LeafPair:
+    left, right = _part(ends[0], pair.left), _part(ends[1], pair.right)
+    move = simplified(Move(pair.left.sizes, pair.order, pair.flip, *pair.move))
+    candidates = tuple(_part(ends[1], one) for one in pair.rivals)
+    return LeafPair(left, right, move, pair.role, pair.basis, candidates, not pair.sure)
+
+
+def _around(pair: Pair, shapes: Sequence[Sequence[tuple[int, ...]]]) -> LeafPair:
+    """A pair of parts of inputs or outputs, which have numbers for paths."""
+    made = []
+    for one, known in zip((pair.left, pair.right), shapes, strict=True):
+        made.append(part((str(one.array),), known[one.array], one.start, one.sizes, one.strides))
+    return LeafPair(
+        *made, simplified(Move(pair.left.sizes, pair.order)), "", pair.basis, open_layout=not pair.sure
+    )
+
+
+def _unused(side: Side, end: End, call: Traced) -> tuple[Path, ...]:
+    """The leaves of which nothing leads to a result."""
+    used = {
+        call.places[side.graph.nodes[n].info["number"]]
+        for n in side.live
+        if side.graph.nodes[n].kind == "leaf" and side.used[n]
+    }
+    return tuple(path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used)
+
+
+def _as_said(
+    rows: list[LeafPair], said: Sequence[Said], ends: tuple[End, End]
+) -> tuple[list[LeafPair], list[Difference]]:
+    """The rows with what a mapping says; where it says another thing than the programs, that is a difference."""
+    extra: list[Difference] = []
+    by_left: dict[Path, list[LeafPair]] = {}
+    for row in rows:
+        by_left.setdefault(row.left_path, []).append(row)
+    for one in said:
+        told = [
+            row
+            for row in by_left.get(one.left.path, [])
+            if row.left.slices == one.left.slices or one.left.whole
+        ]
+        wrong = [row for row in told if row.right_path != one.right.path]
+        if told and wrong:
+            extra.append(
+                Difference(
+                    "mapping",
+                    f"the mapping has {one.left} -> {one.right}",
+                    f"the programs have {wrong[0].left} -> {wrong[0].right}",
+                    Place(one.left.path[:-1], one.left.path[:-1]),
+                    Place(one.right.path[:-1], one.right.path[:-1]),
+                )
+            )
+    return rows, extra
