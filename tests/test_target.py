@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leafreport import LeafReport, LeafReportError, ReportFormatError, TargetError, assert_same, report
-from leafreport._target import _sample, load
+from leafreport._target import load, sample
 
 FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
 
@@ -434,8 +434,8 @@ def test_file_that_cannot_be_read(here):
     ],
 )
 def test_input_is_sizes_and_a_dtype(text, shape, dtype):
-    sample = _sample(text)
-    assert (sample.shape, sample.dtype.name) == (shape, dtype)
+    found = sample(text)
+    assert (found.shape, found.dtype.name) == (shape, dtype)
 
 
 @pytest.mark.parametrize("text", ["a", "4,-1", "4x8", "4,8:int99", "1" * 40, "4.0", "(4,8)"])
@@ -443,7 +443,7 @@ def test_input_that_is_no_shape(text):
     with pytest.raises(
         TargetError, match=r"^--input '.*' is no shape: give sizes, .* such as 4,8 or 4,16:int32\.$"
     ):
-        _sample(text)
+        sample(text)
 
 
 def test_model_of_a_framework_is_recognized_by_its_class(here):

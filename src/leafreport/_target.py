@@ -12,11 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from leafreport._errors import LeafReportError, ModelError, ReportFormatError, TargetError, nearest
 from leafreport._report import LeafReport
 
+_T = TypeVar("_T")
 _FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
 
 
@@ -39,21 +40,82 @@ def load(
         TargetError: nothing is there, or it does not give a tree; the message says what was found.
         ReportFormatError: the file is no saved report.
     """
+    saved = _read(target)
+    if saved is not None:
+        _refuse(strict and (inputs or backend), target, "a saved report, which says all it knows")
+        return saved
+    with _stdout_to_stderr():
+        reading = _Reading(target, tuple(map(sample, inputs)), backend, strict)
+        return _of_more_than_an_object(reading.report(_named(target)), target)
+
+
+def opened(targets: Sequence[str], use: Callable[[list[Any]], _T], *, traced: bool) -> _T:
+    """Gives what targets lead to (reports, models, trees) to a function, and what that makes of it.
+
+    Args:
+        targets: what the user typed.
+        use: what is done with them.
+        traced: call factories under `jax.eval_shape`, so that no array is made: what they give lives as long as
+            `use` runs. Otherwise they are called as they are.
+
+    Raises:
+        TargetError: as for `load`.
+        ReportFormatError: as for `load`.
+    """
+    import jax
+
+    reports = [_read(target) for target in targets]
+    with _stdout_to_stderr():
+        found = [
+            _named(target) if known is None else known for target, known in zip(targets, reports, strict=True)
+        ]
+        factories = [known is None and _calls(one) for one, known in zip(found, reports, strict=True)]
+        out: list[_T] = []
+
+        def run() -> tuple[()]:
+            made = []
+            for target, one, is_factory in zip(targets, found, factories, strict=True):
+                made.append(_called(one, target) if is_factory else one)
+            out.append(use(made))
+            return ()
+
+        if traced and any(factories):
+            jax.eval_shape(run)
+        else:
+            run()
+    return out[0]
+
+
+def _called(factory: Callable[[], Any], target: str) -> Any:
+    try:
+        return factory()
+    except LeafReportError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(factory, target, error) from error
+
+
+def _read(target: str) -> LeafReport | None:
+    """The report a target is saved as; None for something importable."""
     if target == "-":
         return _piped()
-    path = Path(target)
     if target.endswith(".json") or os.path.isfile(target):  # noqa: PTH113  # Path raises where a name is too long
-        _refuse(strict and (inputs or backend), target, "a saved report, which says all it knows")
-        return _saved(path)
+        return _saved(Path(target))
+    return None
+
+
+def _named(target: str) -> Any:
+    """The object of `pkg.module:name`."""
     module, colon, name = target.partition(":")
     if not colon:
         found = "a folder" if os.path.isdir(target) else "no file"  # noqa: PTH112  # as above
         raise TargetError(f"{target!r} is {found}. {_FORMS}")
     if not module or not name:
         raise TargetError(f"{target!r} names no {'object' if module else 'module'}. {_FORMS}")
-    with _stdout_to_stderr():
-        reading = _Reading(target, tuple(map(_sample, inputs)), backend, strict)
-        return _of_more_than_an_object(reading.report(_imported(module, name)), target)
+    one = _imported(module, name)
+    if isinstance(one, ModuleType):
+        raise TargetError(f"{target!r} is a module: name a tree, a model or a factory in it.")
+    return one
 
 
 def _piped() -> LeafReport:
@@ -135,7 +197,7 @@ def _of_more_than_an_object(found: LeafReport, target: str) -> LeafReport:
     return found
 
 
-def _sample(text: str) -> Any:
+def sample(text: str) -> Any:
     """The abstract array of `4,8` or `4,16:int32`.
 
     Raises:
@@ -165,11 +227,7 @@ class _Reading:
 
     def report(self, found: Any) -> LeafReport:
         """The report of a tree, a model, or what a factory gives."""
-        if isinstance(found, ModuleType):
-            raise TargetError(f"{self.target!r} is a module: name a tree, a model or a factory in it.")
-        from leafreport._adapter import adapter_of
-
-        if adapter_of(found) is None and _is_factory(found):
+        if _calls(found):
             return _traced(found, self)
         return self.made(found)
 
@@ -207,6 +265,13 @@ def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
+def _calls(found: Any) -> bool:
+    """Whether a target is called for what it gives: a factory that is no framework's own model."""
+    from leafreport._adapter import adapter_of
+
+    return adapter_of(found) is None and _is_factory(found)
+
+
 def _is_factory(found: Any) -> bool:
     """Whether to call it: a function, a class, or a callable that is itself neither a tree nor an array."""
     from jax import tree_util
@@ -241,21 +306,28 @@ def _traced(factory: Callable[[], Any], reading: _Reading) -> LeafReport:
             otherwise = _made_without_mesh(factory, reading)
             if otherwise is not None:
                 return otherwise
-        hint = ""
-        if isinstance(error, jax.errors.JAXTypeError | jax.errors.TracerArrayConversionError):
-            hint = (
-                " A factory is traced without values; where it needs some, assign its result to a name of "
-                "the module and give that as the target."
-            )
-        elif not (inspect.isroutine(factory) or inspect.isclass(factory)):
-            hint = (
-                f" A {type(factory).__name__} is no tree, so it was called as a factory: where it is a "
-                "model, give a function that returns its parameters."
-            )
-        elif isinstance(error, TypeError) and "argument" in str(error):
-            hint = " A factory takes no arguments: wrap it in a function that gives them."
-        raise TargetError(f"calling {target!r} failed: {_described(error)}.{hint}") from error
+        raise _failed(factory, target, error) from error
     return reports[0]
+
+
+def _failed(factory: Callable[[], Any], target: str, error: BaseException) -> TargetError:
+    """The error for a factory that raises, with what may help."""
+    import jax
+
+    hint = ""
+    if isinstance(error, jax.errors.JAXTypeError | jax.errors.TracerArrayConversionError):
+        hint = (
+            " A factory is traced without values; where it needs some, assign its result to a name of "
+            "the module and give that as the target."
+        )
+    elif not (inspect.isroutine(factory) or inspect.isclass(factory)):
+        hint = (
+            f" A {type(factory).__name__} is no tree, so it was called as a factory: where it is a "
+            "model, give a function that returns its parameters."
+        )
+    elif isinstance(error, TypeError) and "argument" in str(error):
+        hint = " A factory takes no arguments: wrap it in a function that gives them."
+    return TargetError(f"calling {target!r} failed: {_described(error)}.{hint}")
 
 
 def _made_without_mesh(factory: Callable[[], Any], reading: _Reading) -> LeafReport | None:

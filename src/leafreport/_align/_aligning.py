@@ -10,6 +10,7 @@ from leafreport._align._layout import Pair, Piece, alone, pairs
 from leafreport._align._mapping import Said, read
 from leafreport._align._match import Side, Sides, unmatched
 from leafreport._align._matching import matched
+from leafreport._align._names import by_names, dtypes
 from leafreport._align._parts import Move, Part, part, simplified, whole
 from leafreport._align._records import Difference, LeafPair, Place
 from leafreport._align._trace import Traced, traced
@@ -64,8 +65,6 @@ def align(left: Any, right: Any, x: Any = None, *, x_right: Any = None, mapping:
     ends = _end(left, inputs, "left"), _end(right, inputs_right, "right")
     said = () if mapping is None else tuple(read(mapping, (ends[0].report, ends[1].report)))
     if x is None and x_right is None or not all(end.model is not None for end in ends):
-        from leafreport._align._names import by_names
-
         return by_names(*ends, said)
     calls = tuple(_call(end, name) for end, name in zip(ends, ("left", "right"), strict=True))
     return _by_dataflow(ends, (calls[0], calls[1]), said)
@@ -75,25 +74,36 @@ def _end(target: Any, inputs: tuple[Any, ...], name: str) -> End:
     """What is aligned, whatever it is given as."""
     if isinstance(target, LeafReport):
         return End(target)
-    if not isinstance(target, Model) and inputs:
-        adapter = adapter_of(target)
-        if (
-            adapter is not None
-            and callable(getattr(adapter, "model", None))
-            and callable(target)
-            or _pair(target)
-        ):
-            target = model(adapter, target, inputs)
     if isinstance(target, Model):
         return End(report(target), target, target.params, inputs)
-    return End(report(target), params=target)
+    adapter = adapter_of(target)
+    found = report(target) if adapter is None else None
+    if found is not None and not (found.paths == ((),) and found.leaves[0].kind == "object"):
+        return End(found, params=target)
+    if adapter is None:
+        raise AlignmentError(
+            f"the {name} side is a {type(target).__name__}: give a model, a tree or a report."
+        )
+    if inputs and _is_model(target) and callable(getattr(adapter, "model", None)):
+        made = model(adapter, target, inputs)
+        return End(report(made), made, made.params, inputs)
+    described = report(target, adapter=adapter)
+    if (
+        described.paths == ((),)
+        and described.leaves[0].kind == "object"
+        or callable(getattr(target, "init", None))
+    ):
+        raise AlignmentError(
+            f"the {name} side is a {type(target).__name__}, which has no params yet: give the input its call takes, "
+            "or its params."
+        )
+    return End(described, params=target)
 
 
-def _pair(target: Any) -> bool:
-    """Whether it is a model and its state."""
-    return (
-        type(target) is tuple and len(target) == 2 and callable(target[0]) and adapter_of(target) is not None
-    )
+def _is_model(target: Any) -> bool:
+    """Whether one of a framework's own objects has a call, and is no tree of its arrays alone."""
+    first = target[0] if type(target) is tuple and target else target  # a model and its state
+    return callable(first) or hasattr(first, "apply")
 
 
 def _call(end: End, name: str) -> Traced:
@@ -149,6 +159,7 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
             ("output", [[a.shape for a in side.graph.program.outputs] for side in sides]),
         )
     )
+    extra += dtypes(rows, *ends)
     return Alignment(tuple(rows), (*compared.differences, *extra), True, made[0], made[1], *around)
 
 

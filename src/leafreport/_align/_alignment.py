@@ -166,6 +166,14 @@ class Alignment:
         """
         self._refuse_open(choose)
         left = self._leaves(left_params, self.left, "left_params")
+        empty = [
+            p.left_path for p in self.pairs if isinstance(left[self.left.numbers[p.left_path]], _Abstract)
+        ]
+        if empty:
+            raise AlignmentError(
+                f"there are no values to convert: the left model's {listed(tuple(dict.fromkeys(empty)))} are abstract. "
+                "Give left_params that hold them; on the command line, a target that does."
+            )
         own = self.right.params if right_params is None else right_params
         right = self._leaves(own, self.right, "right_params")
         abstract = [
@@ -359,6 +367,7 @@ class Alignment:
         return f"<Alignment {self.summary()}>"
 
 
+_Abstract = jax.ShapeDtypeStruct
 # Up to this relative difference, values that were computed with are the same.
 _ROUNDED = 1e-6
 

@@ -1,11 +1,14 @@
 """What two matched programs do differently, though no leaf holds it: epsilons, paddings, activations, residuals."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from leafreport._align._dims import Dim
 from leafreport._align._functions import Functions
 from leafreport._align._graph import Graph, Node, Term
+from leafreport._align._layout import Axes
 from leafreport._align._match import Match, Sides
 from leafreport._align._places import Places
 from leafreport._align._records import Difference
@@ -50,6 +53,9 @@ class _Comparison:
         self.back = {b: a for a, b in found.nodes.items()}
         self.paths = paths
         self.places = tuple(Places(side, p) for side, p in zip(sides, paths, strict=True))
+        number = {n: place for place, n in enumerate(found.nodes)}
+        back = {b: number[a] for a, b in found.nodes.items()}
+        self.axes = Axes(sides[0], number), Axes(sides[1], back)
         self.out: dict[_Key, Difference] = {}
         self.moves: dict[int, tuple[float, float]] = {}
         # Of each matched pair what is undone of the right one's array before it is compared, and why.
@@ -150,13 +156,23 @@ class _Comparison:
         left = [*ours.operands, *_back(ours)]
         right = [*theirs.operands, *_back(theirs)]
         taken = {(label, node): done for label, node, done in right}
-        lone: list[Term] = []
+        rest: list[Term] = []
         for label, node, done in left:
             partner = (label, self.found.get(node, -1))
             if partner in taken:
                 self._between((node, done), (partner[1], taken.pop(partner)), a, b, label)
             else:
+                rest.append((label, node, done))
+        lone: list[Term] = []
+        for label, node, done in rest:  # what is taken in another role
+            other = next((key for key in taken if key[1] == self.found.get(node, -1)), None)
+            if other is None:
                 lone.append((label, node, done))
+                continue
+            self._between((node, done), (other[1], taken.pop(other)), a, b, label)
+            roles = [_roles(label), _roles(other[0])]
+            told = [f"{self._name(side, n)} {said}" for side, n, said in zip((0, 1), (node, other[1]), roles, strict=True)]
+            self._add(a, "axes", *told, (self.places[0].of(a), self.places[1].of(b)))
         others = [(label, node, done) for (label, node), done in taken.items()]
         if lone or others:
             self._unlike(a, b, lone, others)
@@ -165,7 +181,10 @@ class _Comparison:
         """What is done on the way from one matched node to another."""
         undone = self.adjusted.get(left[0], Functions.X)
         ours, theirs = left[1], self.functions.after(right[1], undone)
-        if label == "index" or self.functions.same(ours, theirs):
+        if label == "index":
+            return
+        if self.functions.same(ours, theirs):
+            self._over_axes(left, right, a, b)
             return
         places = self.places[0].between(left[0], a, left[1]), self.places[1].between(right[0], b, right[1])
         one, other = apart(steps(self.functions, ours), steps(self.functions, theirs))
@@ -177,6 +196,33 @@ class _Comparison:
         if told[0] == told[1]:
             told = f"{told[0]}, computed in one way", f"{told[1]}, computed in another"
         self._add(left[0], what, *told, places)
+
+    def _over_axes(self, left: tuple[int, int], right: tuple[int, int], a: int, b: int) -> None:
+        """Whether the same is taken together along the same axes, as far as these are known on both sides."""
+        both = []
+        for axes, (_, done) in zip(self.axes, (left, right), strict=True):
+            atoms = [atom for _, _, over in self.functions.reduced(done) for atom, _ in over]
+            both.append({axes.color(atom, "summed over"): atom for atom in atoms})
+        ours, theirs = both
+        swapped = ours.keys() != theirs.keys() and theirs.keys() <= self.axes[0].elsewhere
+        if swapped and ours.keys() <= self.axes[1].elsewhere:
+            told = [
+                f"over {' and '.join(sorted({self._axis(side, atom) for atom in found.values()}))}"
+                for side, found in enumerate(both)
+            ]
+            places = (
+                self.places[0].between(left[0], a, left[1]),
+                self.places[1].between(right[0], b, right[1]),
+            )
+            self._add(left[0], "axes", *told, places)
+
+    def _axis(self, side: int, atom: Dim) -> str:
+        """An axis in words."""
+        found = (self.left, self.right)[side].whose(atom)
+        if found is None:
+            return f"an axis of {atom.size:,}"
+        kind, number, axis = found
+        return f"axis {axis} of {display_path(self.paths[side][number]) if kind == 'leaf' else f'input {number}'}"
 
     def _settings(self, a: int, b: int) -> None:
         """What a product or a convolution is told beside its operands."""
@@ -229,8 +275,12 @@ class _Comparison:
             for graph, terms in ((self.left, lone), (self.right, others))
         ]
         if len(leaves[0]) == len(leaves[1]) == len(lone) == len(others) == 1:
-            told = [self._shape(side, nodes[0]) for side, nodes in enumerate(leaves)]
-            if told[0] != told[1]:
+            shapes = [
+                graph.nodes[nodes[0]].info["array"].shape
+                for graph, nodes in zip((self.left, self.right), leaves, strict=True)
+            ]
+            if math.prod(shapes[0]) != math.prod(shapes[1]):
+                told = [f"{self._name(side, nodes[0])} {shapes[side]}" for side, nodes in enumerate(leaves)]
                 self._add(a, "shape", *told, places)
             return
         what = {"sum": "term", "product": "factor"}.get(
@@ -265,10 +315,6 @@ class _Comparison:
             else f"a {kind}"
         )
 
-    def _shape(self, side: int, n: int) -> str:
-        info = (self.left, self.right)[side].nodes[n].info
-        return f"{display_path(self.paths[side][info['number']])} {info['array'].shape}"
-
     def _add(self, about: Any, what: str, left: str, right: str, places: Any) -> None:
         key = about, what, left, right
         if key not in self.out:
@@ -277,6 +323,10 @@ class _Comparison:
 
 def _back(node: Node) -> list[Term]:
     return [("back", *node.info["back"])] if "back" in node.info else []
+
+
+def _roles(label: str) -> str:
+    return "has an axis that is summed over later" if label == "ends" else "has no axis that is summed over later"
 
 
 def _dilation(settings: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ Argument = tuple[Literal["e", "c", "k", "u", "r"], Any]
 # An expression: what is computed, settings, and what it is computed from.
 Key = tuple[str, Any, tuple[Argument, ...]]
 
-# Samples of an axis that is summed over; a sum over a longer one is scaled.
+# Samples along an axis that is reduced: for one that is longer they stand for more numbers each.
 _MOST_ROWS = 64
 _COLUMNS = 24
 
@@ -257,9 +257,13 @@ class Functions:
         """Whether two expressions compute the same, as far as samples tell."""
         if a == b:
             return True
-        if self.constants_in(a) != self.constants_in(b):
+        if self.constants_in(a) != self.constants_in(b) or self._sizes(a) != self._sizes(b):
             return False
         return _close(self.samples(a), self.samples(b), tolerance)
+
+    def _sizes(self, expression: int) -> set[int]:
+        """How many numbers become one in an expression's reductions."""
+        return {size for _, size, _ in self.reduced(expression)} - {1}
 
     def alike(self, a: int, b: int) -> bool:
         """Whether two expressions are nearly one function, whatever their epsilons."""
@@ -334,11 +338,7 @@ class Functions:
             return given[0]
         if name in REDUCTIONS:
             own = tuple(n for n, group in enumerate(axes) if group & {axis for axis, _ in settings})
-            found = REDUCTIONS[name](np.broadcast_to(given[0], x.shape), own)
-            if name == "reduce_sum":
-                sizes = list(axes.values())
-                found = found * math.prod(sizes[n] / x.shape[n] for n in own)
-            return np.asarray(found)
+            return np.asarray(REDUCTIONS[name](np.broadcast_to(given[0], x.shape), own))
         rule = COMPUTED.get(name)
         if rule is not None:
             try:
@@ -448,7 +448,7 @@ def _over(function: Callable[..., Any]) -> Callable[[np.ndarray, tuple[int, ...]
 
 
 REDUCTIONS: dict[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
-    "reduce_sum": _over(np.sum),
+    "reduce_mean": _over(np.mean),
     "reduce_max": _over(np.max),
     "reduce_min": _over(np.min),
     "reduce_prod": _over(np.prod),

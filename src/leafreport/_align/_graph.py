@@ -296,6 +296,15 @@ class Graph:
                         found[number] = min(found.get(number, node.info["rows"]), node.info["rows"])
         return found
 
+    def whose(self, atom: Dim) -> tuple[str, int, int] | None:
+        """An input or a leaf that has an axis: `input` or `leaf`, its number, and which of its axes it is."""
+        for kind, arrays in (("input", self.program.inputs), ("leaf", self.program.leaves)):
+            for number, array in enumerate(arrays):
+                for axis, dim in enumerate(array.dims):
+                    if any(atom in part.atoms for part in self.pieces.segments(dim).values()):
+                        return kind, number, axis
+        return None
+
     # --- Operations
 
     def _follow(self, op: Op) -> None:
@@ -523,17 +532,22 @@ class Graph:
         return self._node("dot", made.operands, op=_NO_SETTINGS), self.functions.scaled(NOTHING, factor)
 
     def _over_atoms(self, function: str, done: int, atoms: Sequence[Dim]) -> int:
-        if not atoms and function in REDUCTIONS:
+        if not atoms and function in ("reduce_sum", *REDUCTIONS):
             return done
-        settings = tuple((atom, atom.size) for atom in atoms) if function in REDUCTIONS else None
+        if function not in ("reduce_sum", *REDUCTIONS):
+            return self.functions.made(function, [("e", done)])
+        settings = tuple((atom, atom.size) for atom in atoms)
         if function != "reduce_sum":
             return self.functions.made(function, [("e", done)], settings)
-        # A sum of sums is one sum, and a factor of each term is one of the sum.
+        # A sum is a mean, scaled: a factor of each term is one of the sum, and a mean of means is one mean.
         inner, factor = self.functions.unscaled(done)
         name, over, arguments = self.functions.key(inner)
-        if name == function and not {atom for atom, _ in over} & set(atoms):
+        if name == "reduce_mean" and not {atom for atom, _ in over} & set(atoms):
             inner, settings = arguments[0][1], (*over, *settings)
-        return self.functions.scaled(self.functions.made(function, [("e", inner)], settings), factor)
+        size = math.prod(atom.size for atom in atoms)
+        return self.functions.scaled(
+            self.functions.made("reduce_mean", [("e", inner)], settings), factor * size
+        )
 
     def _apply(self, op: Op) -> dict[Offsets, Ref]:
         function = op.info["function"]

@@ -173,7 +173,7 @@ def _paired(
     sure = told is not _TOLD[-1] or len(ours) <= 1 or len(theirs) <= 1
     for key in groups[0]:
         left, right = groups[0][key], groups[1][key]
-        for a, b, size in _refined([ours[n].size for n in left], [theirs[n].size for n in right]):
+        for a, b, size in refined([ours[n].size for n in left], [theirs[n].size for n in right]):
             x, y = left[a], right[b]
             if ours[x].flipped != theirs[y].flipped:
                 backwards.add((x, len(parts[0][x])))
@@ -203,7 +203,7 @@ def _grouped(axes: Sequence[_Axis], told: Callable[[_Axis], object]) -> dict[obj
     return found
 
 
-def _refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, int]]:
+def refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, int]]:
     """Two ways to divide one axis, the slowest first, as one: whose part is whose, and of what size."""
     left, right = list(ours), list(theirs)
     a = b = 0
@@ -297,10 +297,19 @@ class Axes:
 
     def _color(self, atom: Dim) -> object:
         if atom not in self._colors:
-            events = self.graph.events.get(atom, [])
-            told = {(self.number[n], role) for n, role in events if n in self.number}
-            self._colors[atom] = tuple(sorted(told)), self._given.get(atom)
+            self._colors[atom] = self.color(atom, "")
         return self._colors[atom]
+
+    def color(self, atom: Dim, without: str) -> object:
+        """What a dim is elsewhere: at which matched nodes, in which role (one kind of role left out)."""
+        events = self.graph.events.get(atom, [])
+        told = {(self.number[n], role) for n, role in events if n in self.number and role != without}
+        return tuple(sorted(told)), self._given.get(atom)
+
+    @cached_property
+    def elsewhere(self) -> set[object]:
+        """The colours of all dims, whatever is summed over."""
+        return {self.color(atom, "summed over") for atom in {*self.graph.events, *self._given}}
 
     @cached_property
     def _given(self) -> dict[Dim, object]:

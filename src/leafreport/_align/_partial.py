@@ -20,10 +20,10 @@ def partial(sides: Sides) -> Match:
     near = [_near_colors(side, colors) for side in sides]
     start(sides, colors)
     whole = [[way(side, colors) for side in sides] for way in (_forward, _backward)]
-    forth = _Spread(sides, near).matched(whole)
-    back = _Spread(sides, near).matched(whole[::-1])
+    ways = _Spread(sides, near), _Spread(sides, near)
+    forth, back = ways[0].matched(whole), ways[1].matched(whole[::-1])
     basis: dict[int, Basis] = dict.fromkeys(forth, "dataflow")
-    rivals: dict[int, tuple[int, ...]] = {}
+    rivals: dict[int, tuple[int, ...]] = dict(ways[0].open)
     to_left = {b: a for a, b in forth.items()}
     for a, b in back.items():
         other = forth.get(a)
@@ -50,6 +50,8 @@ class _Spread:
         self.found: dict[int, int] = {}
         self.back: dict[int, int] = {}
         self.todo: list[tuple[int, int]] = []
+        # Left nodes that were matched by their order alone, with the right ones that would do as well.
+        self.open: dict[int, tuple[int, ...]] = {}
 
     def matched(self, whole: Sequence[Sequence[Sequence[int]]]) -> dict[int, int]:
         """The nodes that are matched."""
@@ -66,7 +68,27 @@ class _Spread:
             self.todo = list(self.found.items())
             while self.todo:
                 self._around(*self.todo.pop())
+            if known == len(self.found):
+                self._by_order()
         return self.found
+
+    def _by_order(self) -> None:
+        """Matches what matched nodes take and nothing tells apart, in order; it is noted as open."""
+        for a, b in list(self.found.items()):
+            groups: dict[int, tuple[list[int], list[int]]] = {}
+            for i, (side, n) in enumerate(zip(self.sides, (a, b), strict=True)):
+                known = self.found if i == 0 else self.back
+                for _, taken, _ in side.graph.nodes[n].operands:
+                    if taken not in known:
+                        groups.setdefault(self.near[i][0][taken], ([], []))[i].append(taken)
+            for ours, theirs in groups.values():
+                if 1 < len(ours) == len(theirs):
+                    ours.sort(key=self.sides[0].rank.__getitem__)
+                    theirs.sort(key=self.sides[1].rank.__getitem__)
+                    for one, other in zip(ours, theirs, strict=True):
+                        self._keep(one, other)
+                        self.open[one] = tuple(theirs)
+                    return
 
     def _unique(self, keys: Sequence[Mapping[int, object]]) -> None:
         """Matches what is alone with its key among these nodes on both sides."""

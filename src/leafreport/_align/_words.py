@@ -165,7 +165,7 @@ def _named(functions: Functions, expression: int) -> Step | None:
                     return Step("norm", name, epsilon)
         return _leaky(x, values)
     (size,) = axes.values()
-    times = size / x.shape[0]  # samples of fewer numbers stand for it
+    times = size / x.shape[0]  # samples of fewer numbers stand for all of them
     for name, together in _TOGETHER.items():
         if gives(together, (0,), times):
             return Step("norm" if name in _NORMS else "reduction", name, size=size)
