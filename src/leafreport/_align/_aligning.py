@@ -1,17 +1,19 @@
 """`align`: two models, or two trees, to an `Alignment`."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from leafreport._adapter import adapter_of, model
 from leafreport._align._alignment import Alignment, End, as_inputs
 from leafreport._align._differences import differences
-from leafreport._align._layout import Pair, Piece, alone, pairs
+from leafreport._align._layout import Pair, Piece, around, pairs, pieces
 from leafreport._align._mapping import Said, read
 from leafreport._align._match import Side, Sides, unmatched
 from leafreport._align._matching import matched
 from leafreport._align._names import by_names, dtypes
-from leafreport._align._parts import Move, Part, part, simplified, whole
+from leafreport._align._parts import Part, part, whole
 from leafreport._align._records import Difference, LeafPair, Place
 from leafreport._align._trace import Traced, traced
 from leafreport._errors import AlignmentError, LeafReportError
@@ -133,56 +135,52 @@ def _shown(x: Any) -> str:
 
 def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequence[Said]) -> Alignment:
     sides, found = matched(calls, lambda sides: _chosen(sides, ends, said))
-    paths = tuple(end.report.paths for end in ends)
-    compared = differences(sides, found, (paths[0], paths[1]))
-    rows = [_leaf_pair(pair, ends) for pair in pairs(sides, found, "leaf", compared.moves)]
+    compared = differences(sides, found, (ends[0].report.paths, ends[1].report.paths))
+    paired = pairs(sides, found, compared.moves)
+    rows = [_leaf_pair(pair, ends) for pair in paired.rows]
     made = []
-    for which, (end, taken) in enumerate(zip(ends, (found.nodes, found.nodes.values()), strict=True)):
-        pieces = alone(sides, which, unmatched(sides[which], taken))
+    for which, (end, call, taken) in enumerate(
+        zip(ends, calls, (found.nodes, found.nodes.values()), strict=True)
+    ):
+        side = sides[which]
+        alone = [*unmatched(side, taken), *(nodes[which] for nodes in paired.unsaid)]
+        lone = [_part(end, one) for n in alone for one in pieces(side.graph, n)]
         made.append(
-            End(
-                end.report,
-                end.model,
-                end.params,
-                end.inputs,
-                tuple(_part(end, one) for one in pieces),
-                _unused(sides[which], end, calls[which]),
-                tuple(sorted(sides[which].graph.program.unknown)),
-                calls[which].places,
+            replace(
+                end,
+                alone=tuple(lone),
+                unused=_unused(side, end, call),
+                opaque=tuple(sorted(side.graph.program.unknown)),
+                places=call.places,
             )
         )
-    rows, extra = _as_said(rows, said, (made[0], made[1]))
-    around = tuple(
-        tuple(_around(pair, shapes) for pair in pairs(sides, found, kind))
-        for kind, shapes in (
-            ("input", [[a.shape for a in side.graph.program.inputs] for side in sides]),
-            ("output", [[a.shape for a in side.graph.program.outputs] for side in sides]),
-        )
-    )
+    rows, extra = _as_said(rows, said)
     extra += dtypes(rows, *ends)
-    return Alignment(tuple(rows), (*compared.differences, *extra), True, made[0], made[1], *around)
+    inputs, outputs = (
+        tuple(_around(pair, sides, kind) for pair in around(sides, found, kind)) for kind in ("input", "output")
+    )
+    both = made[0], made[1]
+    return Alignment(tuple(rows), (*compared.differences, *extra), True, *both, inputs, outputs)
 
 
 def _chosen(sides: Sides, ends: tuple[End, End], said: Sequence[Said]) -> list[tuple[int, int]]:
     """The nodes that a mapping's rows are about."""
-    at = []
-    for side, end in zip(sides, ends, strict=True):
-        number = {path: n for n, path in enumerate(end.report.paths)}
-        held: dict[tuple[int, int], int] = {}
-        for numbers in side.siblings.values():
-            for n in numbers:
-                one = alone(sides, sides.index(side), [n])[0]
-                held[one.array, one.start] = n
-        at.append((number, held))
+    held: list[dict[tuple[int, int], int]] = []
+    for side in sides:
+        own: dict[tuple[int, int], int] = {}
+        for n in {n for numbers in side.siblings.values() for n in numbers}:
+            for one in pieces(side.graph, n)[:1]:
+                own[one.array, one.start] = n
+        held.append(own)
     found = []
     for row in said:
-        nodes = []
-        for (number, held), own in zip(at, (row.left, row.right), strict=True):
-            start = _first(own)
-            nodes.append(held.get((number[own.path], start)))
-        if None not in nodes:
+        nodes = [
+            own.get((end.numbers[one.path], _first(one)))
+            for own, end, one in zip(held, ends, (row.left, row.right), strict=True)
+        ]
+        if nodes[0] is not None and nodes[1] is not None:
             found.append((nodes[0], nodes[1]))
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _first(own: Part) -> int:
@@ -195,38 +193,43 @@ def _first(own: Part) -> int:
 
 def _part(end: End, one: Piece) -> Part:
     leaf = end.report.leaves[one.array]
+    if math.prod(one.sizes) == leaf.size:  # whatever its use divides it into
+        return whole(leaf.path, leaf.shape or ())
     return part(leaf.path, leaf.shape or (), one.start, one.sizes, one.strides)
 
 
 def _leaf_pair(pair: Pair, ends: tuple[End, End]) -> LeafPair:
     left, right = _part(ends[0], pair.left), _part(ends[1], pair.right)
-    move = simplified(Move(pair.left.sizes, pair.order, pair.flip, *pair.move))
     candidates = tuple(_part(ends[1], one) for one in pair.rivals)
-    return LeafPair(left, right, move, pair.role, pair.basis, candidates, not pair.sure)
+    return LeafPair(left, right, pair.moved(), pair.role, pair.basis, candidates, not pair.sure)
 
 
-def _around(pair: Pair, shapes: Sequence[Sequence[tuple[int, ...]]]) -> LeafPair:
+def _around(pair: Pair, sides: Sides, kind: str) -> LeafPair:
     """A pair of parts of inputs or outputs, which have numbers for paths."""
-    made = []
-    for one, known in zip((pair.left, pair.right), shapes, strict=True):
-        made.append(part((str(one.array),), known[one.array], one.start, one.sizes, one.strides))
-    return LeafPair(
-        *made, simplified(Move(pair.left.sizes, pair.order)), "", pair.basis, open_layout=not pair.sure
+    arrays = [getattr(side.graph.program, f"{kind}s") for side in sides]
+    left, right = (
+        part((str(one.array),), known[one.array].shape, one.start, one.sizes, one.strides)
+        for one, known in zip((pair.left, pair.right), arrays, strict=True)
     )
+    return LeafPair(left, right, pair.moved(), "", pair.basis, open_layout=not pair.sure)
 
 
 def _unused(side: Side, end: End, call: Traced) -> tuple[Path, ...]:
     """The leaves of which nothing leads to a result."""
+    nodes = side.graph.nodes
     used = {
-        call.places[side.graph.nodes[n].info["number"]]
+        call.places[number]
         for n in side.live
-        if side.graph.nodes[n].kind == "leaf" and side.used[n]
+        if nodes[n].kind == "leaf" and side.used[n]
+        for number in nodes[n].info["leaves"]
     }
-    return tuple(path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used)
+    return tuple(
+        path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used
+    )
 
 
 def _as_said(
-    rows: list[LeafPair], said: Sequence[Said], ends: tuple[End, End]
+    rows: list[LeafPair], said: Sequence[Said]
 ) -> tuple[list[LeafPair], list[Difference]]:
     """The rows with what a mapping says; where it says another thing than the programs, that is a difference."""
     extra: list[Difference] = []

@@ -47,15 +47,16 @@ def converted(
 
 def moved(pair: LeafPair, source: np.ndarray) -> np.ndarray:
     """The left part as the right one has it."""
-    move = pair.move
-    found = pair.left.of(source).reshape(move.axes)
-    if move.flip:
-        found = np.flip(found, move.flip)
-    found = found.transpose(move.order)
-    if move.exact:
-        return found
-    wide = found.astype(np.float64) * move.scale + move.offset
-    return wide.astype(found.dtype)
+    found: np.ndarray = pair.left.of(source)
+    for move in pair.move.steps():
+        found = found.reshape(move.axes)
+        if move.flip:
+            found = np.flip(found, move.flip)
+        found = found.transpose(move.order)
+        if move.scale != 1.0 or move.offset:
+            wide: np.ndarray = found.astype(np.float64) * move.scale + move.offset
+            found = wide.astype(found.dtype)
+    return found
 
 
 def _put(pair: LeafPair, values: np.ndarray, target: np.ndarray) -> None:

@@ -301,7 +301,7 @@ class _Comparison:
         graph = (self.left, self.right)[side]
         node = graph.nodes[n]
         if node.kind == "leaf":
-            return display_path(self.paths[side][node.info["number"]])
+            return " and ".join(display_path(self.paths[side][number]) for number in node.info["leaves"])
         if node.kind == "input":
             return f"input {node.info['number']}"
         place = self.places[side].of(n)

@@ -18,6 +18,7 @@ from leafreport._align._dims import Dim
 from leafreport._align._functions import REDUCTIONS, Argument, Functions
 from leafreport._align._pieces import Offsets, Pieces
 from leafreport._align._program import Array, Op, Program, lean, number
+from leafreport._align._storage import Storage, elements
 from leafreport._align._views import before
 
 # A node, and the expression of what was done to its array since.
@@ -53,6 +54,7 @@ class Graph:
     Attributes:
         program: the program.
         pieces: the pieces of its arrays.
+        storage: where the elements of arrays are among the leaves.
         nodes: every node.
         outputs: the nodes of the results.
         events: where a dim is contracted, kept, looked up or summed over.
@@ -63,7 +65,8 @@ class Graph:
     def __init__(self, program: Program, functions: Functions) -> None:
         self.program = program
         self.functions = functions
-        self.pieces = Pieces(program.leaves, program.ops)
+        self.pieces = Pieces()
+        self.storage = Storage(program)
         self.nodes: list[Node] = []
         self.events: dict[Dim, list[tuple[int, str]]] = {}
         # The operation, its node, which of its operands, the view of leaves, and the piece of it.
@@ -72,15 +75,15 @@ class Graph:
         self._known: dict[Any, int] = {}
         self._values: dict[int, dict[Offsets, Ref]] = {}
         self._at_work: int | None = None
-        seen: set[int] = set()
-        for kind, arrays in (("leaf", program.leaves), ("input", program.inputs)):
-            for number, array in enumerate(arrays):
-                if id(array) not in seen:
-                    seen.add(id(array))
-                    self._given(kind, number, array)
+        for number, array in enumerate(program.inputs):
+            self._values[id(array)] = {
+                at: (self._node("input", (), number=number, at=at, array=array), NOTHING)
+                for at in self.pieces.boxes(array)
+            }
         for number, op in enumerate(program.ops):
             self._at_work = number
-            self._follow(op)
+            if not op.output.stored:  # a leaf is there where it is used
+                self._follow(op)
         self._at_work = None
         for op in program.ops:
             if op.name == "loop":
@@ -226,25 +229,40 @@ class Graph:
 
     def _node(self, kind: str, operands: Iterable[Term], **info: Any) -> int:
         operands = tuple(operands)
-        key = kind, operands, tuple(sorted((k, v) for k, v in info.items() if k in _TELLING))
+        telling = _TELLING if kind != "leaf" else ("op",)
+        key = kind, operands, tuple((k, info[k]) for k in telling if k in info)
         if key not in self._known:
             self._known[key] = len(self.nodes)
             self.nodes.append(Node(kind, operands, info))
         return self._known[key]
 
-    def _given(self, kind: str, number: int, array: Array) -> None:
-        self._values[id(array)] = {
-            at: (self._node(kind, (), number=number, at=at, array=array), NOTHING)
-            for at in self.pieces.boxes(array)
-        }
-
     def value(self, array: Array) -> dict[Offsets, Ref]:
         """The nodes of an array's pieces."""
         known = self._values.get(id(array))
-        if known is None:  # a constant
-            known = {at: self._constant(array, at) for at in self.pieces.boxes(array)}
+        if known is None:
+            make = self._leaf if array.stored else self._constant
+            known = {at: make(array, at) for at in self.pieces.boxes(array)}
             self._values[id(array)] = known
         return known
+
+    def _leaf(self, array: Array, at: Offsets) -> Ref:
+        """The node of a piece of an array that is stored: one for the same elements, however they are viewed."""
+        lying = self.lying(array, at)
+        found = self.storage.boxes(array, *lying)
+        if found is None:  # it lies in no few boxes
+            key: object = id(array), at
+            leaves = self.storage.held(array, *lying)
+        else:
+            key = elements(found)
+            leaves = {self.storage.leaf(box.starts[0])[0] for box in found}
+        node = self._node("leaf", (), op=key, at=at, array=array, boxes=found, leaves=tuple(sorted(leaves)))
+        return node, NOTHING
+
+    def lying(self, array: Array, at: Sequence[int]) -> tuple[list[int], list[list[tuple[int, int]]]]:
+        """Where a piece begins along each axis, and sizes and steps of the dims it runs over."""
+        parts = self.pieces.along(array, at)
+        steps = [[(a.size, s) for a, s in zip(p.atoms, p.steps, strict=True)] for p in parts]
+        return [part.start for part in parts], steps
 
     def _constant(self, array: Array, at: Offsets) -> Ref:
         kind, told = self._fixed(array, at)
@@ -298,11 +316,15 @@ class Graph:
 
     def whose(self, atom: Dim) -> tuple[str, int, int] | None:
         """An input or a leaf that has an axis: `input` or `leaf`, its number, and which of its axes it is."""
-        for kind, arrays in (("input", self.program.inputs), ("leaf", self.program.leaves)):
-            for number, array in enumerate(arrays):
-                for axis, dim in enumerate(array.dims):
-                    if any(atom in part.atoms for part in self.pieces.segments(dim).values()):
-                        return kind, number, axis
+        for number, array in enumerate(self.program.inputs):
+            for axis, dim in enumerate(array.dims):
+                if any(atom in part.atoms for part in self.pieces.segments(dim).values()):
+                    return "input", number, axis
+        for node in self.nodes:
+            if node.kind == "leaf" and node.info["leaves"]:
+                for axis, part in enumerate(self.pieces.along(node.info["array"], node.info["at"])):
+                    if atom in part.atoms:
+                        return "leaf", node.info["leaves"][0], axis
         return None
 
     # --- Operations
@@ -365,7 +387,7 @@ class Graph:
                 else:  # nothing is summed up
                     node, done = self._product("product", x, y, ["", ""], op)
                 for slot, array, offsets in ((0, a, left), (1, b, right)):
-                    if array.stored:
+                    if array.leafy:
                         self.uses.append((op, node, slot, array, tuple(offsets)))
                 for axes, parts, told in (
                     (ca, own, "contracted"),
@@ -446,7 +468,7 @@ class Graph:
                 left[f] = 0 if grouped else along
                 x = self._joined("image", self._over(image, left, (*space, f) if grouped else space))
                 node, done = self._product("conv", x, y, ["", ""], op)
-                if kernel.stored:
+                if kernel.leafy:
                     self.uses.append((op, node, 1, kernel, tuple(right)))
                 parts = self.pieces.along(kernel, right)
                 self._event(parts[i].atoms, node, "contracted")
@@ -481,7 +503,7 @@ class Graph:
             x = self._joined("table", self._over(table, offsets, held))
             node = self._node("lookup", [("table", *x), ("index", *rows)])
             self.nodes[node].info["rows"] = math.prod(table.dims[axis].size for axis in held)
-            if table.stored:
+            if table.leafy:
                 self.uses.append((op, node, 0, table, tuple(offsets)))
             parts = self.pieces.along(table, offsets)
             for axis in held:
@@ -504,6 +526,8 @@ class Graph:
                 for axis, value in zip(axes, values, strict=True):
                     offsets[axis] = value
                 node, done = self.at(array, tuple(offsets))
+                if array.leafy:
+                    self.uses.append((op, node, 0, array, tuple(offsets)))
                 atoms = [
                     atom
                     for axis, part in enumerate(self.pieces.along(array, offsets))
@@ -555,20 +579,24 @@ class Graph:
         for at in self.pieces.boxes(op.output):
             terms: list[tuple[str, Any]] = []
             for array in op.inputs:
-                if len(array.dims) == len(at):
-                    offsets = tuple(a if d.size > 1 else 0 for a, d in zip(at, array.dims, strict=True))
-                elif function == "stack":
-                    offsets = at[1:]
-                elif function == "each":
-                    offsets = (0, *at)
-                else:
-                    offsets = (0,) * len(array.dims)
+                offsets = self._offsets(op, array, at)
                 if array.constant:
                     terms.append(("fixed", (array, offsets, op.output, at)))
                 else:
                     terms.append(("e", self.at(array, offsets)))
             made[at] = self._met(function, terms, op.info.get("settings"))
+            for slot, (array, (kind, _)) in enumerate(zip(op.inputs, terms, strict=True)):
+                if array.leafy and kind == "e":
+                    self.uses.append((op, made[at][0], slot, array, self._offsets(op, array, at)))
         return made
+
+    def _offsets(self, op: Op, array: Array, at: Offsets) -> Offsets:
+        """Which piece of an operand meets a piece of the result."""
+        if len(array.dims) == len(at):
+            return self.pieces.near(array, at)
+        if op.info["function"] == "stack":
+            return at[1:]
+        return (0, *at) if op.info["function"] == "each" else (0,) * len(array.dims)
 
     def _met(self, function: str, terms: list[tuple[str, Any]], settings: Any) -> Ref:
         """What comes of arrays and constants that meet: one array, changed, or a node of several."""

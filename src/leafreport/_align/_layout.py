@@ -1,17 +1,20 @@
-"""How the pieces of matched nodes lie in their arrays, and which axis of one is which of the other."""
+"""How the pieces of matched nodes lie in their leaves, and which axis of one is which of the other."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+import numpy as np
 
 from leafreport._align._dims import Dim, NotAligned
 from leafreport._align._graph import Graph
 from leafreport._align._match import Match, Side, Sides
-from leafreport._align._parts import part
+from leafreport._align._parts import Move, part, simplified
 from leafreport._align._pieces import Offsets
 from leafreport._align._program import Array, Op
 from leafreport._align._records import Basis
+from leafreport._align._storage import Addresses, Box, boxes, turned
 from leafreport._align._views import strides
 
 
@@ -40,12 +43,13 @@ class Pair:
         left: the left piece.
         right: the right piece.
         order: for each axis of the right piece, which axis of the left one it is.
-        flip: axes of the left piece whose indices run backwards on the right.
         basis: what told them apart.
         role: what the leaf does: `weight`, `table`, `shift`, `scale`, ...
+        flip: axes of the left piece whose indices run backwards on the right.
         rivals: right pieces that would do as well.
         sure: whether the order of the axes is determined.
         move: factor and summand that make a left value the right one.
+        turns: how the whole left leaf becomes the whole right one, where that is no single turn of axes.
     """
 
     left: Piece
@@ -57,107 +61,170 @@ class Pair:
     rivals: tuple[Piece, ...] = ()
     sure: bool = True
     move: tuple[float, float] = (1.0, 0.0)
+    turns: tuple[Move, ...] = ()
+
+    def moved(self) -> Move:
+        """How the left part becomes the right one."""
+        if self.turns:
+            found: Move | None = None
+            for turn in reversed(self.turns):
+                found = replace(turn, then=found)
+            if found is not None:
+                return replace(found, scale=self.move[0], offset=self.move[1])
+        return simplified(Move(self.left.sizes, self.order, self.flip, *self.move))
 
 
-def pairs(
-    sides: Sides, found: Match, kind: str = "leaf", moves: dict[int, tuple[float, float]] | None = None
-) -> list[Pair]:
-    """The pairs of pieces of leaves, of inputs or of outputs, in the order of the left ones.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of pieces, and the matched nodes between which no layout was found.
+
+    Attributes:
+        rows: the pairs, in the order of the left pieces.
+        unsaid: left and right nodes.
+    """
+
+    rows: list[Pair]
+    unsaid: list[tuple[int, int]] = field(default_factory=list)
+
+
+def pairs(sides: Sides, found: Match, moves: dict[int, tuple[float, float]]) -> Pairs:
+    """The pairs of parts of leaves.
 
     Args:
         sides: the graphs.
         found: which node is which.
-        kind: `leaf`, `input` or `output`.
         moves: factor and summand for left leaves whose values are others on the right.
     """
     left, right = (side.graph for side in sides)
-    number = {n: i for i, n in enumerate(found.nodes)}
-    back = {r: number[n] for n, r in found.nodes.items()}
-    axes = Axes(sides[0], number), Axes(sides[1], back)
+    axes = _both_axes(sides, found)
+    rows: list[Pair] = []
+    unsaid: list[tuple[int, int]] = []
+    for a, b in found.nodes.items():
+        if left.nodes[a].kind != "leaf" or right.nodes[b].kind != "leaf":
+            continue
+        try:
+            paired = _paired(axes[0].of(a), axes[1].of(b))
+        except NotAligned:
+            unsaid.append((a, b))
+            continue
+        rivals = tuple(one for r in found.rivals.get(a, ()) for one in pieces(right, r)[:1])
+        like = Pair(
+            _NONE, _NONE, (), found.basis[a], axes[0].role(a), (), rivals, paired.sure, moves.get(a, (1.0, 0.0))
+        )
+        made = _stored((left, right), (a, b), paired, like)
+        if made is None:
+            unsaid.append((a, b))
+        else:
+            rows += made
+    shapes = tuple([array.shape for array in g.program.leaves] for g in (left, right))
+    merged = _merged(_in_order(_once(rows)), (shapes[0], shapes[1]))
+    return Pairs(_whole_leaves(merged, (shapes[0], shapes[1])), unsaid)
+
+
+def around(sides: Sides, found: Match, kind: str) -> list[Pair]:
+    """The pairs of parts of inputs, or of outputs."""
+    left, right = (side.graph for side in sides)
+    axes = _both_axes(sides, found)
     out: list[Pair] = []
     for a, b in found.nodes.items():
         if left.nodes[a].kind != kind or right.nodes[b].kind != kind:
             continue
         try:
-            one, other, order, flip, sure = _paired(axes[0].of(a), axes[1].of(b))
+            paired = _paired(axes[0].of(a), axes[1].of(b))
         except NotAligned:
             continue
-        out.append(
-            Pair(
-                _divided(piece(left, a), one),
-                _divided(piece(right, b), other),
-                order,
-                found.basis[a],
-                axes[0].role(a),
-                flip,
-                tuple(piece(right, r) for r in found.rivals.get(a, ())),
-                sure,
-                (moves or {}).get(a, (1.0, 0.0)),
-            )
+        one, other = (
+            _refined_piece(_plain_piece(graph, n), sizes)
+            for graph, n, sizes in ((left, a, paired.left), (right, b, paired.right))
         )
-    shapes = tuple([array.shape for array in getattr(g.program, _ARRAYS[kind])] for g in (left, right))
-    if kind == "leaf":
-        out += _unread(sides, out)
-    return _merged(sorted(out, key=lambda pair: (pair.left.array, pair.left.start)), (shapes[0], shapes[1]))
+        out.append(Pair(one, other, paired.order, found.basis[a], "", sure=paired.sure))
+    arrays = "inputs" if kind == "input" else "outputs"
+    shapes = tuple([array.shape for array in getattr(g.program, arrays)] for g in (left, right))
+    return _merged(_in_order(out), (shapes[0], shapes[1]))
 
 
-def _unread(sides: Sides, known: Sequence[Pair]) -> list[Pair]:
-    """Parts of leaves that no result depends on and that go with the rest of their leaf, as later positions.
-
-    Two leaves of which every other part is paired with one of the other: their parts that are left are paired
-    where they lie alike.
-    """
-    partners: dict[int, set[int]] = {}
-    back: dict[int, set[int]] = {}
-    example: dict[int, Pair] = {}
-    for pair in known:
-        partners.setdefault(pair.left.array, set()).add(pair.right.array)
-        back.setdefault(pair.right.array, set()).add(pair.left.array)
-        example[pair.left.array] = pair
-    rest: tuple[dict[int, list[Piece]], dict[int, list[Piece]]] = ({}, {})
-    for side, found in zip(sides, rest, strict=True):
-        for number, nodes in side.siblings.items():
-            pieces = [piece(side.graph, n) for n in nodes if not side.used[n]]
-            if pieces and len(pieces) < len(nodes):
-                found[number] = sorted(pieces, key=lambda one: one.start)
-    out: list[Pair] = []
-    for number, ours in rest[0].items():
-        others = partners.get(number, set())
-        if len(others) != 1 or back[next(iter(others))] != {number}:
-            continue
-        theirs = rest[1].get(next(iter(others)), [])
-        pair = example[number]
-        rank = len(pair.left.sizes)
-        for a, b in zip(ours, theirs, strict=False):
-            if len(a.sizes) == len(b.sizes) == rank and b.sizes == tuple(a.sizes[n] for n in pair.order):
-                out.append(replace(pair, left=a, right=b, rivals=()))
-    return out
+def pieces(graph: Graph, n: int) -> list[Piece]:
+    """Where a leaf's node lies: pieces that can be said; none where it lies in no few boxes."""
+    found: list[Box] | None = graph.nodes[n].info["boxes"]
+    out: list[Piece] = []
+    todo = list(found or ())
+    while todo:
+        box = todo.pop()
+        one = _piece_of(graph, box, 0)
+        if _said(graph, one):
+            out.append(one)
+        else:
+            todo += _halves(box)
+    return sorted(out, key=lambda one: (one.array, one.start))
 
 
-_ARRAYS = {"leaf": "leaves", "input": "inputs", "output": "outputs"}
+def _piece_of(graph: Graph, box: Box, which: int) -> Piece:
+    """A box as a piece of the leaf it lies in."""
+    number, start = graph.storage.leaf(box.starts[which])
+    axes = [(size, step[which]) for size, step in zip(box.sizes, box.steps, strict=True) if size > 1]
+    start += sum(step * (size - 1) for size, step in axes if step < 0)
+    axes.sort(key=lambda axis: -abs(axis[1]))
+    return Piece(number, start, tuple(size for size, _ in axes), tuple(abs(step) for _, step in axes))
+
+
+_NONE = Piece(0, 0, (), ())
+
+
+def _both_axes(sides: Sides, found: Match) -> "tuple[Axes, Axes]":
+    number = {n: i for i, n in enumerate(found.nodes)}
+    return Axes(sides[0], number), Axes(sides[1], {r: number[n] for n, r in found.nodes.items()})
+
+
+def _in_order(rows: Iterable[Pair]) -> list[Pair]:
+    return sorted(rows, key=lambda pair: (pair.left.array, pair.left.start))
+
+
+def _once(rows: Sequence[Pair]) -> list[Pair]:
+    """Rows without those of elements that are paired already, as those of a leaf that is used in two views."""
+    return list({(pair.left, pair.right, pair.order, pair.flip): pair for pair in reversed(rows)}.values())
+
+
+# --- Which axis is which ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """An axis of a piece: its size, what it does, what its dim is elsewhere, and where it stands in use."""
+    """An axis of a used piece: its size, what it does, what its dim is elsewhere, and where it stands in use."""
 
     size: int
     role: object
     color: object
     place: int
-    flipped: bool = False
 
 
 _Sizes = list[list[int]]
 
 
-def _paired(
-    ours: Sequence[_Axis], theirs: Sequence[_Axis]
-) -> tuple[_Sizes, _Sizes, tuple[int, ...], tuple[int, ...], bool]:
-    """How the axes of two pieces are divided, which is which then, which run backwards, and whether that is sure.
+@dataclass(frozen=True, slots=True)
+class _Paired:
+    """Two pieces' axes, divided alike.
+
+    Attributes:
+        left: what each left axis is divided into.
+        right: what each right axis is divided into.
+        order: for each part of a right axis which part of a left one it is.
+        sure: whether more than the order told the axes apart.
+    """
+
+    left: _Sizes
+    right: _Sizes
+    order: tuple[int, ...]
+    sure: bool
+
+
+def _paired(ours: Sequence[_Axis], theirs: Sequence[_Axis]) -> _Paired:
+    """Which axis of one piece is which of another.
 
     An axis is told by what it does where the piece is used, and by what its dim is elsewhere. Axes that are
     alike in both are one axis that was divided: their indices run in the order in which they stand.
+
+    Raises:
+        NotAligned: the axes are divided in ways that do not fit each other.
     """
     for told in _TOLD:
         groups = _grouped(ours, told), _grouped(theirs, told)
@@ -169,14 +236,10 @@ def _paired(
             break
     parts: tuple[_Sizes, _Sizes] = [[] for _ in ours], [[] for _ in theirs]
     matched: list[tuple[tuple[int, int], tuple[int, int]]] = []
-    backwards: set[tuple[int, int]] = set()
-    sure = told is not _TOLD[-1] or len(ours) <= 1 or len(theirs) <= 1
     for key in groups[0]:
-        left, right = groups[0][key], groups[1][key]
+        left, right = groups[0][key], groups[1].get(key, [])
         for a, b, size in refined([ours[n].size for n in left], [theirs[n].size for n in right]):
             x, y = left[a], right[b]
-            if ours[x].flipped != theirs[y].flipped:
-                backwards.add((x, len(parts[0][x])))
             matched.append(((x, len(parts[0][x])), (y, len(parts[1][y]))))
             parts[0][x].append(size)
             parts[1][y].append(size)
@@ -185,7 +248,8 @@ def _paired(
     }
     source = {other: own for own, other in matched}
     order = tuple(places[source[axis, k]] for axis, s in enumerate(parts[1]) for k in range(len(s)))
-    return *parts, order, tuple(sorted(places[key] for key in backwards)), sure
+    sure = told is not _TOLD[-1] or len(ours) <= 1 or len(theirs) <= 1
+    return _Paired(*parts, order, sure)
 
 
 _TOLD: tuple[Callable[[_Axis], object], ...] = (
@@ -220,32 +284,6 @@ def refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, 
     return found
 
 
-def _divided(whole: Piece, parts: _Sizes) -> Piece:
-    """A piece whose axes are divided into parts."""
-    sizes: list[int] = []
-    steps: list[int] = []
-    for stride, own in zip(whole.strides, parts, strict=True):
-        for k, size in enumerate(own):
-            sizes.append(size)
-            steps.append(stride * math.prod(own[k + 1 :]))
-    return Piece(whole.array, whole.start, tuple(sizes), tuple(steps))
-
-
-def piece(graph: Graph, n: int) -> Piece:
-    """Where a leaf's piece lies, or that of an input or an output."""
-    info = graph.nodes[n].info
-    array: Array = info["array"]
-    at: Offsets = info["at"]
-    own = strides(array.shape)
-    sizes: list[int] = []
-    steps: list[int] = []
-    for stride, part in zip(own, graph.pieces.along(array, at), strict=True):
-        sizes += [atom.size for atom in part.atoms]
-        steps += [step * stride for step in part.steps]
-    start = sum(a * s for a, s in zip(at, own, strict=True))
-    return Piece(info["number"], start, tuple(sizes), tuple(steps))
-
-
 class Axes:
     """What tells the axes of a side's pieces apart."""
 
@@ -254,45 +292,56 @@ class Axes:
         self.graph = side.graph
         self.number = number
         self._colors: dict[Dim, object] = {}
-        # For each piece of a leaf, by an axis' stride: node, role, place in use, whether it runs backwards.
-        self._roles: dict[int, dict[int, list[tuple[int | None, str, int, bool]]]] = {}
+        # For each node of a leaf, by how far apart in it neighbours along an axis are: node, role, place in use.
+        self._roles: dict[int, dict[int, list[tuple[int | None, str, int]]]] = {}
         self._kinds: dict[int, str] = {}
         for use in self.graph.uses:
             self._note(*use)
 
     def _note(self, op: Op, node: int, slot: int, operand: Array, offsets: Offsets) -> None:
-        """What each axis of a leaf's piece does where the piece meets an activation."""
-        graph = self.graph
-        leaf, _ = graph.at(operand, offsets)
-        base = graph.pieces.place(operand, offsets)
-        if base is None or graph.nodes[leaf].kind != "leaf":
+        """What each axis of a leaf's piece does where the piece meets something."""
+        leaf, _ = self.graph.at(operand, offsets)
+        if self.graph.nodes[leaf].kind != "leaf":
             return
         roles = self._roles.setdefault(leaf, {})
-        self._kinds.setdefault(leaf, "table" if op.name == "lookup" else "weight")
-        place = 0
-        for axis, part in enumerate(graph.pieces.along(operand, offsets)):
-            for step in part.steps:
-                place += 1
-                index = list(offsets)
-                index[axis] += step
-                moved = graph.pieces.place(operand, tuple(index))
-                if moved is not None and (far := moved[1] - base[1]):
-                    told = self.number.get(node), _role(op, slot, axis), place, far < 0
-                    roles.setdefault(abs(far), []).append(told)
+        if op.name in ("dot", "conv", "lookup"):
+            self._kinds.setdefault(leaf, "table" if op.name == "lookup" else "weight")
+        for place, (axis, far) in enumerate(self._steps(operand, offsets)):
+            if far:
+                role = _role(op, slot, axis)
+                told = self.number.get(node) if role else None, role, place
+                roles.setdefault(abs(far), []).append(told)
+
+    def _steps(self, array: Array, offsets: Sequence[int]) -> list[tuple[int, int]]:
+        """For each dim that a piece runs over which axis it is of, and how far neighbours along it are."""
+        storage = self.graph.storage
+        parts = self.graph.pieces.along(array, offsets)
+        known = storage.affine(array)
+        out: list[tuple[int, int]] = []
+        for axis, segment in enumerate(parts):
+            for step in segment.steps:
+                if known is not None:
+                    out.append((axis, step * known[1][axis]))
+                    continue
+                index = [np.array([s.start, s.start]) for s in parts]
+                index[axis] = index[axis] + np.array([0, step])
+                first, second = storage.address(array, index)
+                out.append((axis, int(second - first)))
+        return out
 
     def of(self, n: int) -> list[_Axis]:
-        """The axes of a piece."""
+        """The axes of a piece: of a leaf as it is used, of an input or an output."""
         info = self.graph.nodes[n].info
-        own = piece(self.graph, n)
-        parts = self.graph.pieces.along(info["array"], info["at"])
+        array, at = info["array"], info["at"]
+        atoms = [atom for segment in self.graph.pieces.along(array, at) for atom in segment.atoms]
+        if self.graph.nodes[n].kind != "leaf":
+            return [_Axis(atom.size, (), self._color(atom), 0) for atom in atoms]
         roles = self._roles.get(n, {})
         found: list[_Axis] = []
-        atoms = [atom for part in parts for atom in part.atoms]
-        for atom, stride in zip(atoms, own.strides, strict=True):
-            told = roles.get(stride, [])
-            role = tuple(sorted({use[:2] for use in told}, key=repr))
-            flipped = any(use[3] for use in told)
-            found.append(_Axis(atom.size, role, self._color(atom), told[0][2] if told else 0, flipped))
+        for atom, (_, far) in zip(atoms, self._steps(array, at), strict=True):
+            told = roles.get(abs(far), [])
+            role = tuple(sorted({use[:2] for use in told if use[1]}, key=repr))
+            found.append(_Axis(atom.size, role, self._color(atom), told[0][2] if told else 0))
         return found
 
     def _color(self, atom: Dim) -> object:
@@ -317,9 +366,9 @@ class Axes:
         found: dict[Dim, object] = {}
         for number, array in enumerate(self.graph.program.inputs):
             for dim in array.dims:
-                for part in self.graph.pieces.segments(dim).values():
-                    sizes = tuple(atom.size for atom in part.atoms)
-                    found.update((atom, (number, place, sizes)) for place, atom in enumerate(part.atoms))
+                for segment in self.graph.pieces.segments(dim).values():
+                    sizes = tuple(atom.size for atom in segment.atoms)
+                    found.update((atom, (number, place, sizes)) for place, atom in enumerate(segment.atoms))
         return found
 
     def role(self, n: int) -> str:
@@ -342,6 +391,8 @@ class Axes:
 
 
 def _role(op: Op, slot: int, axis: int) -> str:
+    if op.name in ("apply", "reduce"):
+        return ""
     if op.name == "dot":
         for name in ("contract", "batch"):
             if axis in op.info[name][slot]:
@@ -351,6 +402,174 @@ def _role(op: Op, slot: int, axis: int) -> str:
         out, inner, window = op.info["kernel"]
         return "kept" if axis == out else "contract" if axis == inner else f"window {window.index(axis)}"
     return "kept" if axis in op.info["taken"].values() else "row"
+
+
+# --- How they are stored ------------------------------------------------------------------------------------
+
+
+def _stored(
+    graphs: tuple[Graph, Graph], nodes: tuple[int, int], paired: _Paired, like: Pair
+) -> list[Pair] | None:
+    """The pairs of parts of leaves that a pair of used pieces is; None where no way to say them was found."""
+    sizes = [size for own in paired.left for size in own]
+    evens = [_even(graph, n, own) for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)]
+    if evens[0] is not None and evens[1] is not None:
+        (start, steps), (other, theirs) = evens
+        back = {own: n for n, own in enumerate(paired.order)}
+        joint = tuple((steps[n], theirs[back[n]]) for n in range(len(sizes)))
+        found: list[Box] | None = [Box((start, other), tuple(sizes), joint, ())]
+    else:
+        spaces = [
+            _space(graph, n, own) for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)
+        ]
+        ours, theirs_at = spaces
+        found = boxes(
+            [ours, lambda index: theirs_at([index[n] for n in paired.order])],
+            sizes,
+            [graph.storage.owner for graph in graphs],
+        )
+    if found is None or len(found) > 1:
+        whole = _whole(graphs, nodes, paired, like)
+        if whole is not None:
+            return [whole]
+    if found is None:
+        return None
+    out: list[Pair] = []
+    todo = list(found)
+    while todo:
+        box = todo.pop()
+        pair = _pair_of(graphs, box, like)
+        if all(_said(graph, one) for graph, one in zip(graphs, (pair.left, pair.right), strict=True)):
+            out.append(pair)
+        else:  # no slice of the leaf in any shape: in parts
+            todo += _halves(box)
+    return out
+
+
+def _said(graph: Graph, one: Piece) -> bool:
+    """Whether a piece is a part of its leaf that can be said."""
+    try:
+        part((), graph.program.leaves[one.array].shape, one.start, one.sizes, one.strides)
+    except ValueError:
+        return False
+    return True
+
+
+def _halves(box: Box) -> list[Box]:
+    """A box in two, along its axis of the largest step."""
+    wide = [n for n, size in enumerate(box.sizes) if size > 1]
+    axis = max(wide, key=lambda n: max(map(abs, box.steps[n])))
+    half = box.sizes[axis] // 2
+    out = []
+    for first, size in ((0, half), (half, box.sizes[axis] - half)):
+        starts = tuple(s + first * step for s, step in zip(box.starts, box.steps[axis], strict=True))
+        out.append(replace(box, starts=starts, sizes=(*box.sizes[:axis], size, *box.sizes[axis + 1 :])))
+    return out
+
+
+def _even(graph: Graph, n: int, sizes: _Sizes) -> tuple[int, list[int]] | None:
+    """The address at which a used piece begins and the steps along its divided axes, where these are even."""
+    info = graph.nodes[n].info
+    known = graph.storage.affine(info["array"])
+    if known is None:
+        return None
+    base, along = known
+    starts, dims = graph.lying(info["array"], info["at"])
+    jumps = [step * along[axis] for axis, own in enumerate(dims) for _, step in own]
+    steps = [jump * math.prod(own[k + 1 :]) for jump, own in zip(jumps, sizes, strict=True) for k in range(len(own))]
+    return base + sum(s * a for s, a in zip(starts, along, strict=True)), steps
+
+
+def _space(graph: Graph, n: int, sizes: _Sizes) -> Addresses:
+    """The addresses of a used piece's elements, by indices along its divided axes."""
+    info = graph.nodes[n].info
+    inner = graph.storage.piece(info["array"], *graph.lying(info["array"], info["at"]))
+
+    def addresses(index: Sequence[np.ndarray]) -> np.ndarray:
+        given = iter(index)
+        whole = []
+        for own in sizes:
+            at = np.zeros_like(index[0]) if len(index) else np.array(0)
+            for size in own:
+                at = at * size + next(given)
+            whole.append(at)
+        return inner(whole)
+
+    return addresses
+
+
+def _pair_of(graphs: tuple[Graph, Graph], box: Box, like: Pair) -> Pair:
+    """A box that lies evenly in both sides' leaves as a pair."""
+    kept = [n for n, size in enumerate(box.sizes) if size > 1]
+    orders = [sorted(kept, key=lambda n, w=which: -abs(box.steps[n][w])) for which in (0, 1)]  # type: ignore[misc]
+    place = {n: k for k, n in enumerate(orders[0])}
+    return replace(
+        like,
+        left=_piece_of(graphs[0], box, 0),
+        right=_piece_of(graphs[1], box, 1),
+        order=tuple(place[n] for n in orders[1]),
+        flip=tuple(sorted(place[n] for n in kept if box.steps[n][0] * box.steps[n][1] < 0)),
+    )
+
+
+def _whole(graphs: tuple[Graph, Graph], nodes: tuple[int, int], paired: _Paired, like: Pair) -> Pair | None:
+    """A pair of whole leaves, one of which is turned into the other by a turn of axes, or by few; None for others."""
+    sizes = [size for own in paired.left for size in own]
+    count = math.prod(sizes)
+    chains: list[list[np.ndarray]] = []
+    both: list[Piece] = []
+    for graph, n in zip(graphs, nodes, strict=True):
+        info = graph.nodes[n].info
+        if len(info["leaves"]) != 1 or math.prod(info["array"].shape) != count or count > _MOST_TURNED:
+            return None
+        chain = graph.storage.chain(info["array"])
+        if chain is None:
+            return None
+        chains.append(chain)
+        shape = graph.program.leaves[info["leaves"][0]].shape
+        both.append(Piece(info["leaves"][0], 0, shape, tuple(strides(shape))))
+    used = np.arange(count).reshape(sizes).transpose(paired.order).reshape(-1)
+    back = [np.argsort(step) for step in reversed(chains[1])]
+    turns: list[Move] = []
+    at: np.ndarray | None = None
+    for step in [*chains[0], used, *back]:
+        joined = step if at is None else at[step]
+        if turned(joined) is None and at is not None:  # one more turn
+            turns.append(Move(*(turned(at) or ((count,), (0,)))))
+            joined = step
+        if turned(joined) is None:
+            return None
+        at = joined
+    assert at is not None
+    turns.append(Move(*(turned(at) or ((count,), (0,)))))
+    kept = tuple(turn for turn in map(simplified, turns) if len(turn.order) > 1 or turn.flip)
+    return replace(like, left=both[0], right=both[1], turns=kept or (Move((count,), (0,)),))
+
+
+# Leaves of more elements than this are not looked at element by element.
+_MOST_TURNED = 1 << 22
+
+
+def _plain_piece(graph: Graph, n: int) -> Piece:
+    """Where a piece of an input or an output lies."""
+    info = graph.nodes[n].info
+    own = strides(info["array"].shape)
+    starts, dims = graph.lying(info["array"], info["at"])
+    sizes = [size for axis in dims for size, _ in axis]
+    steps = [step * stride for stride, axis in zip(own, dims, strict=True) for _, step in axis]
+    start = sum(a * s for a, s in zip(starts, own, strict=True))
+    return Piece(info["number"], start, tuple(sizes), tuple(steps))
+
+
+def _refined_piece(whole: Piece, parts: _Sizes) -> Piece:
+    """A piece whose axes are divided into parts."""
+    sizes: list[int] = []
+    steps: list[int] = []
+    for stride, own in zip(whole.strides, parts, strict=True):
+        for k, size in enumerate(own):
+            sizes.append(size)
+            steps.append(stride * math.prod(own[k + 1 :]))
+    return Piece(whole.array, whole.start, tuple(sizes), tuple(steps))
 
 
 # --- Pieces that belong together ----------------------------------------------------------------------------
@@ -465,13 +684,57 @@ def _joined(run: Sequence[Pair], shapes: _Shapes) -> Pair | None:
     return replace(first, left=made[0], right=made[1], order=order, flip=flip)
 
 
+def _whole_leaves(rows: Sequence[Pair], shapes: _Shapes) -> list[Pair]:
+    """Rows of all that two leaves have in use, as rows of the whole leaves, where the rest lies alike in both.
+
+    What is not read here, as the later positions of a table, goes with what is.
+    """
+    counts: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    for pair in rows:
+        for count, one in zip(counts, (pair.left, pair.right), strict=True):
+            count[one.array] = count.get(one.array, 0) + 1
+    out: list[Pair] = []
+    for pair in rows:
+        alone = counts[0][pair.left.array] == counts[1][pair.right.array] == 1
+        out.append((_widened(pair, shapes) if alone and not pair.turns else None) or pair)
+    return out
+
+
+def _widened(pair: Pair, shapes: _Shapes) -> Pair | None:
+    """A pair whose pieces go on along one axis, alike in both leaves, to all that the leaves are."""
+    sizes = [math.prod(known[one.array]) for known, one in zip(shapes, (pair.left, pair.right), strict=True)]
+    count = math.prod(pair.left.sizes)
+    if sizes[0] != sizes[1] or not count or sizes[0] == count:
+        return None
+    for axis, size in enumerate(pair.left.sizes):
+        place = pair.order.index(axis)
+        steps = pair.left.strides[axis], pair.right.strides[place]
+        starts = pair.left.start, pair.right.start
+        if axis in pair.flip or sizes[0] * size % count or starts[0] * steps[1] != starts[1] * steps[0]:
+            continue
+        longer = sizes[0] * size // count
+        made = [
+            replace(own, start=0, sizes=(*own.sizes[:n], longer, *own.sizes[n + 1 :]))
+            for own, n in ((pair.left, axis), (pair.right, place))
+        ]
+        if starts[0] % steps[0] == 0 and all(map(_dense, made)):
+            return replace(pair, left=made[0], right=made[1])
+    return None
+
+
+def _dense(one: Piece) -> bool:
+    """Whether a piece leaves nothing out between its first element and its last."""
+    expected = 1
+    for size, step in reversed(list(zip(one.sizes, one.strides, strict=True))):
+        if step != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _adjoins(one: Piece, step: int) -> bool:
     """Whether a piece and the next one of its kind leave nothing between them."""
     ends = [size * stride for size, stride in zip(one.sizes, one.strides, strict=True)]
     return step in ends or 0 < step < min(one.strides, default=step + 1)
 
 
-def alone(sides: Sides, which: int, nodes: Iterable[int]) -> list[Piece]:
-    """Pieces of leaves without a partner, in the order of the leaves."""
-    found = [piece(sides[which].graph, n) for n in nodes]
-    return sorted(found, key=lambda one: (one.array, one.start))

@@ -80,11 +80,17 @@ def _row(pair: LeafPair) -> dict[str, Any]:
     for name, part in (("left_part", pair.left), ("right_part", pair.right)):
         if not part.whole:
             row[name] = {"shape": part.shape, "slices": part.slices}
-    row["axes"], row["order"] = pair.move.axes, pair.move.order
-    if pair.move.flip:
-        row["flip"] = pair.move.flip
-    if not pair.move.exact:
-        row["scale"], row["offset"] = pair.move.scale, pair.move.offset
+    return row | _move_row(pair.move)
+
+
+def _move_row(move: Move) -> dict[str, Any]:
+    row: dict[str, Any] = {"axes": move.axes, "order": move.order}
+    if move.flip:
+        row["flip"] = move.flip
+    if move.scale != 1.0 or move.offset:
+        row["scale"], row["offset"] = move.scale, move.offset
+    if move.then is not None:
+        row["then"] = _move_row(move.then)
     return row
 
 
@@ -207,6 +213,7 @@ def _move(row: dict[str, Any], parts: Sequence[Part], where: str) -> Move:
             tuple(int(n) for n in row.get("flip", ())),
             float(row.get("scale", 1.0)),
             float(row.get("offset", 0.0)),
+            _move(row["then"], parts, where) if row.get("then") is not None else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AlignmentError(f"{where} needs 'axes' and 'order', an integer for each axis.") from error

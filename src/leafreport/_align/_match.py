@@ -95,7 +95,8 @@ class Side:
         found: dict[int, list[int]] = {}
         for n in self.live:
             if self.graph.nodes[n].kind == "leaf":
-                found.setdefault(self.graph.nodes[n].info["number"], []).append(n)
+                for number in self.graph.nodes[n].info["leaves"]:
+                    found.setdefault(number, []).append(n)
         return found
 
 
@@ -222,7 +223,9 @@ def _of_one_leaf(side: Side, n: int) -> object:
     node = side.graph.nodes[n]
     if node.kind != "leaf":
         return ()
-    return tuple(sorted(side.color[other] for other in side.siblings[node.info["number"]]))
+    return tuple(
+        sorted(side.color[other] for number in node.info["leaves"] for other in side.siblings[number])
+    )
 
 
 def _of_one_group(side: Side, n: int) -> object:
@@ -248,8 +251,9 @@ def _by_place(sides: Sides, colors: Colors) -> None:
             ordered = []
             for side, nodes in zip(sides, both, strict=True):
                 infos = {n: side.graph.nodes[n].info for n in nodes if side.graph.nodes[n].kind == "leaf"}
-                if len(infos) == len(nodes) and len({info["number"] for info in infos.values()}) == 1:
-                    ordered.append(sorted(nodes, key=lambda n, infos=infos: infos[n]["at"]))  # type: ignore[misc]
+                leaves = {info["leaves"] for info in infos.values()}
+                if len(infos) == len(nodes) and len(leaves) == len(leaves.pop()) == 1:
+                    ordered.append(sorted(nodes, key=lambda n, infos=infos: infos[n]["boxes"][0].starts))  # type: ignore[misc]
             if len(ordered) == 2:
                 broken = True
                 for side, nodes in zip(sides, ordered, strict=True):

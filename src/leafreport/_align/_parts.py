@@ -4,7 +4,7 @@ Here is no program and no JAX: what is paired, said and carried out by shapes al
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,7 @@ class Move:
         flip: those of `axes` whose indices run backwards.
         scale: what values are multiplied by.
         offset: what is added to them then.
+        then: what is done to the result, flattened, after that; for a leaf that was turned and reshaped twice.
     """
 
     axes: tuple[int, ...]
@@ -88,11 +89,19 @@ class Move:
     flip: tuple[int, ...] = ()
     scale: float = 1.0
     offset: float = 0.0
+    then: "Move | None" = None
 
     @property
     def exact(self) -> bool:
         """Whether values stay what they are, bit by bit."""
-        return self.scale == 1.0 and self.offset == 0.0
+        return all(move.scale == 1.0 and move.offset == 0.0 for move in self.steps())
+
+    def steps(self) -> Iterator["Move"]:
+        """This move and what is done after it."""
+        move: Move | None = self
+        while move is not None:
+            yield move
+            move = move.then
 
 
 def simplified(move: Move) -> Move:
@@ -114,6 +123,7 @@ def simplified(move: Move) -> Move:
         flipped,
         move.scale,
         move.offset,
+        move.then,
     )
 
 
@@ -130,21 +140,22 @@ def layout(left: Part, move: Move, right: Part) -> str:
     if not left.whole:
         steps.append(f"slice {left.where}")
     shape = left.sizes
-    moves = move.order != tuple(range(len(move.order)))
-    if moves or move.flip:
-        if shape != move.axes:
-            steps.append(f"reshape {move.axes}")
-        if move.flip:
-            steps.append(f"flip {', '.join(map(str, move.flip))}")
-        if moves:
-            steps.append("transpose" if len(move.order) == 2 else f"transpose {move.order}")
-        shape = tuple(move.axes[axis] for axis in move.order)
+    for one in move.steps():
+        turns = one.order != tuple(range(len(one.order)))
+        if turns or one.flip:
+            if shape != one.axes:
+                steps.append(f"reshape {one.axes}")
+            if one.flip:
+                steps.append(f"flip {', '.join(map(str, one.flip))}")
+            if turns:
+                steps.append("transpose" if len(one.order) == 2 else f"transpose {one.order}")
+            shape = tuple(one.axes[axis] for axis in one.order)
+        if one.scale != 1.0:
+            steps.append(f"times {one.scale:.9g}")
+        if one.offset:
+            steps.append(f"{'plus' if one.offset > 0 else 'minus'} {abs(one.offset):.9g}")
     if shape != right.sizes:
         steps.append(f"reshape {right.sizes}")
-    if move.scale != 1.0:
-        steps.append(f"times {move.scale:.9g}")
-    if move.offset:
-        steps.append(f"{'plus' if move.offset > 0 else 'minus'} {abs(move.offset):.9g}")
     if not right.whole:
         steps.append(f"concat {right.where}")
     return ", ".join(steps) or "identity"
@@ -163,17 +174,43 @@ def part(path: Path, shape: Sequence[int], start: int, sizes: Sequence[int], ste
     Raises:
         ValueError: no way to divide the leaf's axes makes the part a box.
     """
-    seen: list[int] = []
-    slices: list[tuple[int, int]] = []
     if any(step <= 0 for step in steps):
         raise ValueError("a part that goes backwards")
+    axes = list(zip(sizes, steps, strict=True))
+    try:
+        return _part(path, tuple(shape), tuple(shape), start, axes)
+    except ValueError:
+        # What its own axes do not bear out, the flattened leaf may.
+        return _part(path, tuple(shape), (math.prod(shape),), start, axes)
+
+
+def _part(
+    path: Path, leaf: tuple[int, ...], shape: tuple[int, ...], start: int, axes: Sequence[tuple[int, int]]
+) -> Part:
+    """The part of a leaf of a shape; where that is not its own, the leaf is seen as that first."""
+    seen: list[int] = []
+    slices: list[tuple[int, int]] = []
+    rest = list(axes)
     for axis, size in enumerate(shape):
         stride = math.prod(shape[axis + 1 :])
-        own = [(n, s // stride) for n, s in zip(sizes, steps, strict=True) if stride <= s < stride * size]
+        own: list[tuple[int, int]] = []
+        for n, (count, step) in enumerate(list(rest)):
+            # Of an axis that goes on over the whole of this one, what is within it.
+            if step < stride < count * step and stride % step == 0 and count % (stride // step) == 0:
+                own.append((count // (stride // step), 1))
+                rest[n] = stride // step, step
+            elif stride <= step < stride * size:
+                if step % stride:
+                    raise ValueError(f"{step} is no step along an axis of {shape}")
+                own.append((count, step // stride))
+                rest[n] = 1, 1
+        rest = [one for one in rest if one[0] > 1]
         for factor, bounds in _boxes(size, start // stride % size if size else 0, own):
             seen.append(factor)
             slices.append(bounds)
-    return Part(path, tuple(shape), tuple(seen), tuple(slices))
+    if rest:
+        raise ValueError(f"{rest} is within no axis of {shape}")
+    return Part(path, leaf, tuple(seen), tuple(slices))
 
 
 def _boxes(size: int, start: int, own: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:

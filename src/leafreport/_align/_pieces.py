@@ -10,8 +10,7 @@ from itertools import product as combinations
 import numpy as np
 
 from leafreport._align._dims import Dim, factors, find, segments
-from leafreport._align._program import Array, Op
-from leafreport._align._views import before, strides
+from leafreport._align._program import Array
 
 Offsets = tuple[int, ...]
 
@@ -42,10 +41,8 @@ class Segment:
 class Pieces:
     """The pieces of a program's arrays. The dims must not change any more."""
 
-    def __init__(self, leaves: Sequence[Array], ops: Sequence[Op]) -> None:
+    def __init__(self) -> None:
         self._segments: dict[Dim, dict[int, Segment]] = {}
-        self._leaf_of = {id(leaf): number for number, leaf in enumerate(leaves)}
-        self._maker = {id(op.output): op for op in ops}
 
     def segments(self, dim: Dim) -> dict[int, Segment]:
         """The parts of an axis, by where each begins."""
@@ -104,16 +101,3 @@ class Pieces:
                 values = values if whole else np.take(values, part.indices, axis)
                 sizes += [atom.size for atom in part.atoms]
         return values.reshape(sizes)
-
-    # --- Views of leaves
-
-    def place(self, array: Array, index: Offsets) -> tuple[int, int] | None:
-        """Where one element of a view of leaves is: the leaf's number, and the place in it, flattened."""
-        while True:
-            number = self._leaf_of.get(id(array))
-            if number is not None:
-                return number, sum(i * s for i, s in zip(index, strides(array.shape), strict=True))
-            op = self._maker.get(id(array))
-            if op is None or op.name != "view":
-                return None
-            array, index = before(op, index)

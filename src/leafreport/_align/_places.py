@@ -27,9 +27,9 @@ class Places:
             taken = [t for _, t, _ in nodes[n].operands]
             leaves = [t for t in taken if nodes[t].kind == "leaf"]
             if nodes[n].kind == "leaf":
-                self._own[n] = paths[nodes[n].info["number"]]
+                self._own[n] = self._path(n)
             elif leaves:
-                self._own[n] = paths[nodes[leaves[0]].info["number"]]
+                self._own[n] = self._path(leaves[0])
             rest = [t for t in taken if nodes[t].kind != "leaf"]
             self._above[n] = self._own[n] or (self._above[max(rest, key=rank.__getitem__)] if rest else None)
         for n in reversed(side.live):
@@ -37,6 +37,10 @@ class Places:
             self._below[n] = self._own[n] or (
                 self._below[min(after, key=rank.__getitem__)] if after else None
             )
+
+    def _path(self, n: int) -> Path | None:
+        leaves = self._graph.nodes[n].info["leaves"]
+        return self._paths[leaves[0]] if leaves else None
 
     def of(self, n: int) -> Place:
         """Where a node is."""

@@ -17,7 +17,8 @@ class Array:
         dims: its axes.
         dtype: its dtype, as text.
         constant: it depends on neither params nor inputs.
-        stored: it is a leaf, or a view of leaves.
+        stored: it is a leaf, or a view that has every element of what it views of leaves at most once.
+        leafy: it is a view of leaves in which elements may repeat.
         known: of a constant what it holds, where that was found out; axes that repeat take no memory.
         term: of a constant how it is computed, so that one that is computed twice is known to be one.
         random: of a constant whether it comes of random numbers.
@@ -28,6 +29,7 @@ class Array:
     dtype: str
     constant: bool = False
     stored: bool = False
+    leafy: bool = False
     known: np.ndarray | None = None
     term: Hashable = None
     random: bool = False

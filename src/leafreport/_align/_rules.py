@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from leafreport._align._dims import Dim, NotAligned, attempt, concat, cut, find, product, split_product, unify
@@ -46,13 +47,22 @@ def _view(kind: str) -> Callable[["Tracer", Any, list[Array]], Array]:
 def _reshape(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array = given[0]
     aval = eqn.outvars[0].aval
-    return tracer.add(
-        "view", given[:1], Array(_reshaped(tracer, array.dims, aval.shape), str(aval.dtype)), kind="reshape"
-    )
+    dtype = str(aval.dtype)
+    try:
+        dims = attempt(_reshaped, array.dims, aval.shape)
+    except NotAligned:
+        dims = tuple(map(Dim, aval.shape))
+        if not array.stored:  # how a leaf is stored says nothing of axes
+            tracer.unknown.add("a reshape that does not divide its axes")
+    return tracer.add("view", given[:1], Array(dims, dtype), kind="reshape")
 
 
-def _reshaped(tracer: "Tracer", dims: Sequence[Dim], shape: Sequence[int]) -> tuple[Dim, ...]:
-    """The axes after a reshape: groups of axes of equal product are divided alike."""
+def _reshaped(dims: Sequence[Dim], shape: Sequence[int]) -> tuple[Dim, ...]:
+    """The axes after a reshape: groups of axes of equal product are divided alike.
+
+    Raises:
+        NotAligned: they are not, as 4 x 3 and 3 x 4.
+    """
     left = [dim for dim in dims if dim.size != 1]
     sizes = [size for size in shape if size != 1]
     made: list[Dim] = []
@@ -65,23 +75,19 @@ def _reshaped(tracer: "Tracer", dims: Sequence[Dim], shape: Sequence[int]) -> tu
                 targets.append(sizes.pop(0))
             else:
                 break
-        made += _divided(tracer, group, targets)
+        made += _divided(group, targets)
     made += [Dim(size) for size in sizes]
     rest = iter(made)
     return tuple(Dim(1) if size == 1 else next(rest) for size in shape)
 
 
-def _divided(tracer: "Tracer", group: Sequence[Dim], targets: Sequence[int]) -> list[Dim]:
+def _divided(group: Sequence[Dim], targets: Sequence[int]) -> list[Dim]:
     """A group of axes as axes of other sizes and the same product."""
     rest = product(group)
     made: list[Dim] = []
-    try:
-        for target in targets[:-1]:
-            first, rest = attempt(split_product, rest, target)
-            made.append(first)
-    except NotAligned:
-        tracer.unknown.add("a reshape that does not divide its axes")
-        return [Dim(target) for target in targets]
+    for target in targets[:-1]:
+        first, rest = split_product(rest, target)
+        made.append(first)
     return [*made, rest]
 
 
@@ -136,7 +142,13 @@ def _strided(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, in
             return tracer.add("apply", [array], Array(dims, dtype), function="slice", settings=settings)
         sizes += [dim.size // stride, stride]
         inner += [(0, dim.size // stride, 1), (start, start + 1, 1)]
-    blocks = tracer.add("view", [array], Array(_reshaped(tracer, array.dims, sizes), dtype), kind="reshape")
+    try:
+        parted = attempt(_reshaped, array.dims, sizes)
+    except NotAligned:
+        tracer.unknown.add("a slice that does not divide its axis")
+        dims = tuple(Dim(-(-(stop - start) // stride)) for start, stop, stride in bounds)
+        return tracer.add("opaque", [array], Array(dims, dtype), function="slice", settings=tuple(bounds))
+    blocks = tracer.add("view", [array], Array(parted, dtype), kind="reshape")
     one = _sliced(tracer, blocks, inner, dtype)
     dims = tuple(one.dims[axis] for axis in keep)
     return tracer.add("view", [one], Array(dims, dtype), kind="squeeze", keep=keep)
@@ -302,12 +314,12 @@ def _product(tracer: "Tracer", given: Sequence[Array], contract: _Axes, batch: _
     for i, j in [*zip(contract_a, contract_b, strict=True), *zip(batch_a, batch_b, strict=True)]:
         if a.dims[i].size != 1:
             tracer.same(a.dims[i], b.dims[j])
-    if a.stored != b.stored:
+    if a.leafy != b.leafy:
         for i in batch_a:
             tracer.members_along(a.dims[i])
     free_a = [n for n in range(len(a.dims)) if n not in (*contract_a, *batch_a)]
     free_b = [n for n in range(len(b.dims)) if n not in (*contract_b, *batch_b)]
-    alone = not (a.stored or b.stored or a.constant or b.constant)
+    alone = not (a.leafy or b.leafy or a.constant or b.constant)
     if alone:
         for array, axes in ((a, contract_a), (b, contract_b)):
             for n in axes:
@@ -433,7 +445,11 @@ def _conv_as_dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
             sizes.append(stride[axis])
     patches = image
     if inner:
-        dims = _reshaped(tracer, image.dims, sizes)
+        try:
+            dims = attempt(_reshaped, image.dims, sizes)
+        except NotAligned:
+            tracer.unknown.add("patches that do not divide their axes")
+            dims = tuple(map(Dim, sizes))
         patches = tracer.add("view", [image], Array(dims, image.dtype), kind="reshape")
     wide = [axis for axis in window if kernel.shape[axis] > 1]
     keep = [axis for axis in range(len(kernel.dims)) if axis in (o, i, *wide)]
@@ -595,10 +611,21 @@ def _resized(array: Array, shape: Sequence[int]) -> tuple[Dim, ...]:
     return tuple(dim if dim.size == size else Dim(size) for dim, size in zip(array.dims, shape, strict=True))
 
 
-def _plain(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
+def _plain(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     """What leaves every value where it is, and what it is."""
-    made = Array(given[0].dims, str(eqn.outvars[0].aval.dtype))
-    return tracer.add("view", given[:1], made, kind="same", cast=eqn.primitive.name == "convert_element_type")
+    return [
+        tracer.add("view", [array], Array(array.dims, str(var.aval.dtype)), kind="same")
+        for array, var in zip(given, eqn.outvars, strict=True)
+    ]
+
+
+def _converted(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
+    """Another dtype: the same values, but where fractions are lost."""
+    (array,), target = given, eqn.outvars[0].aval.dtype
+    if jnp.issubdtype(array.dtype, jnp.inexact) and not jnp.issubdtype(target, jnp.inexact):
+        function = f"as {'bool' if target == bool else 'int'}"
+        return tracer.add("apply", given, Array(array.dims, str(target)), function=function)
+    return _plain(tracer, eqn, given)
 
 
 def _random(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
@@ -634,6 +661,7 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "gather": _gather,
+    "convert_element_type": _converted,
     "pad": _pad,
     "rev": _reverse,
     "dynamic_update_slice": _dynamic_update,
@@ -643,7 +671,6 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     **dict.fromkeys(RANDOM, _random),
     **dict.fromkeys(
         (
-            "convert_element_type",
             "copy",
             "copy_p",
             "stop_gradient",
@@ -674,6 +701,12 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     ),
 }
 
+# Views that say how a leaf is stored, where they are of leaves alone.
+STORAGE = frozenset(
+    ["reshape", "transpose", "squeeze", "broadcast_in_dim", "slice", "dynamic_slice", "split", "concatenate"]
+    + ["rev", "stack", "gather", "convert_element_type", "copy", "copy_p", "stop_gradient", "device_put"]
+    + ["sharding_constraint", "optimization_barrier", "name", "pvary"]
+)
 # What is done along an axis, and leaves every axis what it is.
 ALONG = frozenset(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort"])
 

@@ -6,7 +6,9 @@ says about axes (which are one, which is a product or a part of others) is unifi
 with values is an `Op`.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -18,7 +20,8 @@ from jax.extend import core as jex
 from leafreport._align._constants import folded
 from leafreport._align._dims import Dim, NotAligned, alias, attempt, concat, cut, cut_up, find, unify
 from leafreport._align._program import Array, Op, Program
-from leafreport._align._rules import ALONG, ELEMENTWISE, RANDOM, RULES
+from leafreport._align._rules import ALONG, ELEMENTWISE, RANDOM, RULES, STORAGE
+from leafreport._align._storage import Box, Storage, elements
 
 # A loop over layers is unrolled up to this many steps; a longer one is followed once.
 _MOST_STEPS = 4096
@@ -89,12 +92,34 @@ def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), wa
     given = [tracer.fresh(var.aval) for var in jaxpr.invars]
     distinct = max(call.places, default=-1) + 1
     for leaf in given[:distinct]:
-        leaf.stored = True
+        leaf.stored = leaf.leafy = True
     for array, value in zip(given, held, strict=False):
         array.held = value
     outputs = tracer.run(jaxpr, tracer.consts(call.jaxpr), given)
-    leaves = [given[place] for place in call.places]
-    return Program(leaves, given[distinct:], outputs, tracer.ops, tracer.unknown)
+    found = Program(
+        [given[place] for place in call.places], given[distinct:], outputs, tracer.ops, tracer.unknown
+    )
+    _relate(found)
+    return found
+
+
+def _relate(found: Program) -> None:
+    """Says of arrays that hold the same elements of leaves, as a table and its transpose, which axes are one."""
+    storage = Storage(found)
+    groups: dict[object, dict[int, Dim]] = {}
+    used = {id(array): array for op in found.ops if not op.output.stored for array in op.inputs if array.stored}
+    for array in used.values():
+        known = storage.affine(array)
+        if known is None:
+            continue
+        start, steps = known
+        box = Box((start,), array.shape, tuple((step,) for step in steps), ())
+        axes = groups.setdefault(elements([box]), {})
+        for dim, step in zip(array.dims, steps, strict=True):
+            other = axes.setdefault(abs(step), dim)
+            if other is not dim and other.size == dim.size > 1:
+                with suppress(NotAligned):
+                    attempt(unify, other, dim)
 
 
 @dataclass(eq=False, slots=True)
@@ -115,6 +140,7 @@ class Tracer:
     one_hot: dict[int, tuple[Array, int]] = field(default_factory=dict)
     _made_by: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     _folded: dict[Hashable, np.ndarray | None] = field(default_factory=dict)
+    _stores: dict[Hashable, list[Array]] = field(default_factory=dict)
     _scope: str = ""
     _source: Any = None
 
@@ -144,7 +170,9 @@ class Tracer:
 
     def add(self, name: str, inputs: Sequence[Array], output: Array, **info: Any) -> Array:
         """Keeps an operation."""
-        output.stored = name == "view" and all(a.stored or a.constant for a in inputs)
+        output.leafy = name == "view" and all(array.leafy for array in inputs)
+        repeats = math.prod(output.shape) > sum(math.prod(array.shape) for array in inputs)
+        output.stored = output.leafy and all(array.stored for array in inputs) and not repeats
         self.ops.append(Op(name, tuple(inputs), output, info, self._source))
         return output
 
@@ -215,6 +243,10 @@ class Tracer:
     def _followed(self, eqn: Any, given: list[Array]) -> list[Array]:
         name = eqn.primitive.name
         rule = RULES.get(name)
+        if name in STORAGE and all(array.stored or array.known is not None for array in given):
+            stored = self._storage(eqn, given)
+            if stored is not None:
+                return stored
         if rule is not None:
             made = rule(self, eqn, given)
             return made if isinstance(made, list) else [made]
@@ -233,6 +265,34 @@ class Tracer:
             out = Array(given[0].dims, str(eqn.outvars[0].aval.dtype))
             return [self.add("apply", given, out, function=name, settings=_settings(eqn, given))]
         return self.opaque(eqn, given)
+
+    def _storage(self, eqn: Any, given: list[Array]) -> list[Array] | None:
+        """A view of leaves alone: how they are stored, which says nothing of axes. None where elements repeat."""
+        if not any(array.stored for array in given):
+            return None
+        key = (
+            eqn.primitive.name,
+            _text(eqn.params),
+            *(id(array) if array.stored else array.term for array in given),
+        )
+        if key not in self._stores:
+            start = len(self.ops)
+            copies = [
+                Array(tuple(Dim(dim.size) for dim in a.dims), a.dtype, stored=True, leafy=True) if a.stored else a
+                for a in given
+            ]
+            made = RULES[eqn.primitive.name](self, eqn, copies)
+            out = made if isinstance(made, list) else [made]
+            if not all(array.stored for array in out):
+                del self.ops[start:]
+                return None
+            names = {id(copy): array for copy, array in zip(copies, given, strict=True)}
+            for op in self.ops[start:]:
+                op.inputs = tuple(names.get(id(array), array) for array in op.inputs)
+            for array in out:
+                array.dims = tuple(Dim(dim.size) for dim in array.dims)
+            self._stores[key] = [names.get(id(array), array) for array in out]
+        return self._stores[key]
 
     def opaque(self, eqn: Any, given: list[Array]) -> list[Array]:
         """What an equation makes that is not understood."""
@@ -331,7 +391,8 @@ class Tracer:
         if layered and 0 < length <= _MOST_STEPS:
             order = range(length - 1, -1, -1) if params["reverse"] else range(length)
             for array in xs:
-                self._cut_up(array)
+                if not array.stored:
+                    self._cut_up(array)
             rows: dict[int, list[Array]] = {}
             for step in order:
                 taken = [self._taken(array, step) for array in xs]
@@ -358,10 +419,11 @@ class Tracer:
             self.unknown.add("layers that cannot be told apart")
 
     def _taken(self, array: Array, step: int) -> Array:
-        out = Array(array.dims[1:], array.dtype)
+        dims = tuple(Dim(dim.size) for dim in array.dims[1:]) if array.stored else array.dims[1:]
+        out = Array(dims, array.dtype)
         self.add("view", [array], out, kind="take", axis=0, start=step)
         if array.constant:
-            out.constant, out.stored, out.random = True, False, array.random
+            out.constant, out.random = True, array.random
             out.known = None if array.known is None else array.known[step]
             out.term = _digest("take", step, array.term)
         if array.held is not None:
@@ -413,7 +475,6 @@ class Tracer:
         loops = self.ops[start:]
         made = body(inner)
         for op, array in zip(loops, made, strict=False):  # what follows the carry is stacked
-            op.output.stored = False
             self.alike(op.output, array)
             op.info["back"] = array
         return made

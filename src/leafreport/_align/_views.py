@@ -21,7 +21,7 @@ def before(op: Op, index: Index) -> tuple[Array, Index]:
         return op.inputs[index[0]], index[1:]
     if kind == "concatenate":
         return _part(op, index)
-    return op.inputs[0], _SOURCES[kind](op.inputs[0], op.info, index, op.output.shape)
+    return op.inputs[0], SOURCES[kind](op.inputs[0], op.info, index, op.output.shape)
 
 
 def _part(op: Op, index: Index) -> tuple[Array, Index]:
@@ -80,7 +80,7 @@ def _take(_array: Array, info: dict[str, Any], index: Index, _shape: Index) -> I
     return (info["start"], *index)
 
 
-_SOURCES: dict[str, Callable[[Array, dict[str, Any], Index, Index], Index]] = {
+SOURCES: dict[str, Callable[[Array, dict[str, Any], Index, Index], Index]] = {
     "same": _same,
     "transpose": _transpose,
     "squeeze": _squeeze,

@@ -1,0 +1,391 @@
+"""How leaves are stored, apart from how they are used: where each element of a used array is among the leaves.
+
+A model may keep a matrix turned, reshaped, as a part of a larger leaf or put together of several. All that is
+undone by views before the matrix meets an activation. What is matched is the array that is used; here is found
+where its elements are, so that a pair of used arrays becomes pairs of parts of leaves.
+
+Leaves stand one after the other in one space of addresses, with gaps between them, so that no step leads evenly
+from one into the next.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leafreport._align._program import Array, Op, Program
+from leafreport._align._views import SOURCES, strides
+
+# Of an array of at most this many elements every address is looked at; of a larger one so many at random.
+_MOST_SEEN = 1 << 14
+_SAMPLES = 2048
+_MOST_BOXES = 4096
+
+Addresses = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box of an array whose elements lie evenly, in one or in several spaces of addresses at once.
+
+    Attributes:
+        starts: the address of its first element in each.
+        sizes: its axes, the array's slowest first; an axis may be divided into several.
+        steps: for each axis how far apart neighbours are in each space.
+        axes: for each axis which of the array's axes it is of.
+    """
+
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+    axes: tuple[int, ...]
+
+
+class Storage:
+    """Where the elements of used arrays are.
+
+    Attributes:
+        starts: the address at which each distinct leaf begins.
+        numbers: the number of each of them, in flatten order.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.starts: list[int] = []
+        self.numbers: list[int] = []
+        self._base: dict[int, int] = {}
+        self._made = {id(op.output): op for op in program.ops if op.output.leafy}
+        self._affine: dict[int, tuple[int, tuple[int, ...]] | None] = {}
+        end = 0
+        for number, leaf in enumerate(program.leaves):
+            if id(leaf) not in self._base:
+                self._base[id(leaf)] = end
+                self.starts.append(end)
+                self.numbers.append(number)
+                end += 2 * math.prod(leaf.shape) + 7
+
+    def leaf(self, address: int) -> tuple[int, int]:
+        """The leaf's number and the place in it, flattened, of an address."""
+        n = bisect_right(self.starts, address) - 1
+        return self.numbers[n], address - self.starts[n]
+
+    def affine(self, array: Array) -> tuple[int, tuple[int, ...]] | None:
+        """The address of an array's first element and the steps along its axes; None where these are not even."""
+        key = id(array)
+        if key not in self._affine:
+            base = self._base.get(key)
+            if base is not None:
+                self._affine[key] = base, tuple(strides(array.shape))
+            else:
+                op = self._made.get(key)
+                known = None if op is None or len(op.inputs) != 1 else self.affine(op.inputs[0])
+                self._affine[key] = None if op is None or known is None else _through(op, *known)
+        return self._affine[key]
+
+    def address(self, array: Array, index: Sequence[np.ndarray]) -> np.ndarray:
+        """The addresses of elements of a used array.
+
+        Args:
+            array: a leaf, or a view of leaves.
+            index: for each of its axes the elements' indices, all of one shape.
+        """
+        base = self._base.get(id(array))
+        if base is not None:
+            found: np.ndarray = sum(
+                (i * s for i, s in zip(index, strides(array.shape), strict=True)), np.zeros_like(index[0]) if len(index) else np.array(0)
+            ) + base
+            return found
+        op = self._made[id(array)]
+        kind = op.info["kind"]
+        if kind in ("concatenate", "stack"):
+            axis = op.info.get("axis", 0)
+            sizes = [1 if kind == "stack" else part.dims[axis].size for part in op.inputs]
+            ends = np.cumsum(sizes)
+            which = np.searchsorted(ends, index[axis], side="right")
+            out = np.empty(np.shape(index[axis]), np.int64)
+            for n, part in enumerate(op.inputs):
+                own = which == n
+                if own.any():
+                    inner = [i[own] for i in index]
+                    inner[axis] = inner[axis] - (ends[n] - sizes[n])
+                    out[own] = self.address(part, inner if kind != "stack" else inner[1:])
+            return out
+        made = SOURCES[kind](op.inputs[0], op.info, tuple(index), op.output.shape)
+        shape = np.shape(index[0]) if len(index) else ()
+        return self.address(op.inputs[0], [np.broadcast_to(i, shape) for i in made])
+
+    def chain(self, array: Array) -> list[np.ndarray] | None:
+        """The views that make a used array of one whole leaf, each as a permutation of the flattened elements.
+
+        None where it is a part of a leaf, or put together of several.
+        """
+        found: list[np.ndarray] = []
+        while id(array) not in self._base:
+            op = self._made[id(array)]
+            if len(op.inputs) != 1 or math.prod(op.inputs[0].shape) != math.prod(array.shape):
+                return None
+            index = [i.reshape(-1) for i in np.indices(array.shape)]
+            made = SOURCES[op.info["kind"]](op.inputs[0], op.info, tuple(index), op.output.shape)
+            steps = strides(op.inputs[0].shape)
+            flat = sum((np.asarray(i) * s for i, s in zip(made, steps, strict=True)), np.zeros(1, np.int64))
+            found.append(np.broadcast_to(flat, (math.prod(array.shape),)))
+            array = op.inputs[0]
+        return found[::-1]
+
+    def boxes(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> list[Box] | None:
+        """A piece of a used array as boxes that lie evenly among the leaves; None where no few boxes do.
+
+        Args:
+            array: the array.
+            starts: where the piece begins along each of its axes.
+            steps: sizes and steps of the dims it runs over, along each of its axes.
+        """
+        known = self.affine(array)
+        if known is not None:
+            base, along = known
+            sizes, jumps, axes = [], [], []
+            for axis, dims in enumerate(steps):
+                for size, step in dims:
+                    sizes.append(size)
+                    jumps.append((step * along[axis],))
+                    axes.append(len(axes))
+            start = base + sum(s * a for s, a in zip(starts, along, strict=True))
+            return [Box((start,), tuple(sizes), tuple(jumps), tuple(axes))]
+        sizes = [size for dims in steps for size, _ in dims]
+        return boxes([self.piece(array, starts, steps)], sizes, [self.owner])
+
+    def owner(self, addresses: np.ndarray) -> np.ndarray:
+        """For addresses numbers of the leaves they are in."""
+        return np.searchsorted(np.array(self.starts), addresses, side="right")
+
+    def held(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> set[int]:
+        """The numbers of the leaves in which a piece of a used array has elements, as far as is looked."""
+        sizes = [size for dims in steps for size, _ in dims]
+        if math.prod(sizes) <= _MOST_SEEN:
+            index = [i.reshape(-1) for i in np.indices(sizes)]
+        else:
+            index = [np.random.default_rng(0).integers(0, size, _SAMPLES) for size in sizes]
+        found = np.unique(self.piece(array, starts, steps)(index))
+        return {self.leaf(int(address))[0] for address in np.atleast_1d(found)}
+
+    def piece(
+        self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]
+    ) -> Addresses:
+        """The addresses of a piece's elements, by indices along the dims it runs over."""
+        own = [(axis, step) for axis, dims in enumerate(steps) for _, step in dims]
+
+        def addresses(index: Sequence[np.ndarray]) -> np.ndarray:
+            shape = np.shape(index[0]) if len(index) else ()
+            full = [np.full(shape, start, np.int64) for start in starts]
+            for (axis, step), i in zip(own, index, strict=True):
+                full[axis] = full[axis] + i * step
+            return self.address(array, full)
+
+        return addresses
+
+
+def _through(op: Op, start: int, steps: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
+    """What a view makes of an even array."""
+    source, info, shape = op.inputs[0], op.info, op.output.shape
+    match info["kind"]:
+        case "same":
+            return start, steps
+        case "transpose":
+            return start, tuple(steps[axis] for axis in info["order"])
+        case "squeeze":
+            return start, tuple(steps[axis] for axis in info["keep"])
+        case "slice":
+            return start + sum(a * s for a, s in zip(info["starts"], steps, strict=True)), steps
+        case "take":
+            return start + info["start"] * steps[0], steps[1:]
+        case "reverse":
+            turned = tuple(-s if n in info["axes"] else s for n, s in enumerate(steps))
+            return start + sum((source.shape[n] - 1) * steps[n] for n in info["axes"]), turned
+        case "broadcast":
+            out = [0] * len(shape)
+            for axis, place in enumerate(info["axes"]):
+                out[place] = steps[axis] if source.shape[axis] > 1 else 0
+            return start, tuple(out)
+        case "reshape":
+            found = _reshaped(source.shape, steps, shape)
+            return None if found is None else (start, found)
+    return None
+
+
+def _reshaped(shape: Sequence[int], steps: Sequence[int], target: Sequence[int]) -> tuple[int, ...] | None:
+    """The steps of an even array after a reshape; None where it is not even then."""
+    left = [[size, step] for size, step in zip(shape, steps, strict=True) if size != 1]
+    out: list[int] = []
+    for size in reversed(target):
+        if size == 1:
+            out.append(0)
+            continue
+        if not left:
+            return None
+        step = left[-1][1]
+        covered = 1
+        while covered < size:
+            if not left or left[-1][1] != step * covered:
+                return None
+            inner = math.gcd(left[-1][0], size // covered) if size % covered == 0 else 0
+            if inner < 2 or (inner < left[-1][0] and covered * inner != size):
+                return None
+            covered *= inner
+            if inner == left[-1][0]:
+                left.pop()
+            else:
+                left[-1] = [left[-1][0] // inner, left[-1][1] * inner]
+        out.append(step)
+    return tuple(reversed(out))
+
+
+# --- Boxes --------------------------------------------------------------------------------------------------
+
+
+Owner = Callable[[np.ndarray], np.ndarray]
+
+
+def boxes(spaces: Sequence[Addresses], sizes: Sequence[int], owners: Sequence[Owner]) -> list[Box] | None:
+    """An array as boxes in each of which addresses go on evenly, in one leaf; None where there are too many.
+
+    Args:
+        spaces: the addresses of its elements, in each of several spaces.
+        sizes: its axes.
+        owners: for addresses in each space the leaves they are in.
+    """
+    todo = [([0] * len(sizes), list(sizes))]
+    found: list[Box] = []
+    while todo:
+        low, extent = todo.pop()
+        split: tuple[int, int] | None = None
+        factors: list[list[tuple[int, tuple[int, ...]]]] = []
+        lines: list[list[np.ndarray]] = []
+        for axis, addresses in enumerate(_lines(spaces, low, extent)):
+            lines.append([line - line[0] for line in addresses])
+            changes = [np.flatnonzero(np.diff(owner(line))) for owner, line in zip(owners, addresses, strict=True)]
+            ends = [int(change[0]) + 1 for change in changes if change.size]
+            divided = min(ends) if ends else _divided(lines[-1])
+            if isinstance(divided, int):
+                split = axis, divided
+                break
+            factors.append(divided)
+        if split is None and not _separable(spaces, low, extent, lines):
+            wide = next((axis for axis, divided in enumerate(factors) if len(divided) > 1), None)
+            if wide is not None:
+                split = wide, extent[wide] // factors[wide][0][0]
+            else:
+                longest = max(range(len(extent)), key=extent.__getitem__)
+                split = longest, extent[longest] // 2
+        if split is None:
+            starts = tuple(int(space(_point(low))) for space in spaces)
+            parts = [(axis, *factor) for axis, divided in enumerate(factors) for factor in divided]
+            found.append(Box(starts, tuple(p[1] for p in parts), tuple(p[2] for p in parts), tuple(p[0] for p in parts)))
+        else:
+            axis, at = split
+            todo.append(([*low[:axis], low[axis] + at, *low[axis + 1 :]], [*extent[:axis], extent[axis] - at, *extent[axis + 1 :]]))
+            todo.append((low, [*extent[:axis], at, *extent[axis + 1 :]]))
+        if len(found) + len(todo) > _MOST_BOXES:
+            return None
+    return found
+
+
+def _point(index: Sequence[int]) -> list[np.ndarray]:
+    return [np.array(i) for i in index]
+
+
+def _lines(spaces: Sequence[Addresses], low: Sequence[int], extent: Sequence[int]) -> Iterator[list[np.ndarray]]:
+    """For each axis the addresses along it from the first element on, in each space."""
+    for axis, size in enumerate(extent):
+        index = [np.full(size, i, np.int64) for i in low]
+        index[axis] = index[axis] + np.arange(size)
+        yield [space(index) for space in spaces]
+
+
+def _divided(line: Sequence[np.ndarray]) -> list[tuple[int, tuple[int, ...]]] | int:
+    """An axis as sizes and steps, the slowest first; or where its first even run ends, if runs are not alike."""
+    size = line[0].size
+    if size == 1:
+        return []
+    steps = [np.diff(addresses) for addresses in line]
+    breaks = [np.flatnonzero(step != step[0]) for step in steps]
+    run = min((int(b[0]) + 1 for b in breaks if b.size), default=size)
+    first = tuple(int(step[0]) for step in steps)
+    if run == size:
+        return [(size, first)]
+    if size % run:
+        return run
+    blocks = [addresses.reshape(-1, run) for addresses in line]
+    if any((block - block[:, :1] != block[0] - block[0, 0]).any() for block in blocks):
+        return run
+    outer = _divided([block[:, 0] for block in blocks])
+    return run * outer if isinstance(outer, int) else [*outer, (run, first)]
+
+
+def _separable(
+    spaces: Sequence[Addresses], low: Sequence[int], extent: Sequence[int], lines: Sequence[Sequence[np.ndarray]]
+) -> bool:
+    """Whether the addresses are sums of those along the axes."""
+    count = math.prod(extent)
+    if count <= _MOST_SEEN:
+        index = [i.reshape(-1) for i in np.indices(extent)] if extent else []
+    else:
+        rng = np.random.default_rng(0)
+        index = [rng.integers(0, size, _SAMPLES) for size in extent]
+    if not index:
+        return True
+    for n, space in enumerate(spaces):
+        own = space([i + start for i, start in zip(index, low, strict=True)])
+        told = sum(line[n][i] for line, i in zip(lines, index, strict=True)) + int(space(_point(low)))
+        if (own != told).any():
+            return False
+    return True
+
+
+def elements(found: Sequence[Box]) -> tuple[object, ...]:
+    """What boxes of one space hold, however their axes are ordered and divided: equal for the same elements."""
+    out = []
+    for box in found:
+        start = box.starts[0]
+        axes = []
+        for size, (step,) in zip(box.sizes, box.steps, strict=True):
+            if step < 0:
+                start, step = start + step * (size - 1), -step
+            if size > 1 and step:
+                axes.append((step, size))
+        merged: list[tuple[int, int]] = []
+        for step, size in sorted(axes, reverse=True):
+            if merged and merged[-1][0] == step * size:
+                merged[-1] = step, size * merged[-1][1]
+            else:
+                merged.append((step, size))
+        out.append((start, tuple(merged)))
+    return tuple(sorted(out))
+
+
+def turned(source: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
+    """A permutation as a turn of axes: sizes, order and those that run backwards; None where it is none.
+
+    Args:
+        source: for each element of a flattened array, which element of another one it is.
+
+    Returns:
+        The other array's axes, for each axis of the first which of them it is, and which of them are flipped:
+        `other.reshape(axes)`, flipped, `.transpose(order)` and flattened is the first.
+    """
+    divided = _divided([source - source[0]])
+    if isinstance(divided, int):
+        return None
+    sizes, steps = [size for size, _ in divided], [step for _, (step,) in divided]
+    order = sorted(range(len(steps)), key=lambda n: -abs(steps[n]))
+    expected = math.prod(sizes)
+    for n in order:
+        expected //= sizes[n]
+        if abs(steps[n]) != expected:
+            return None
+    place = {n: k for k, n in enumerate(order)}
+    backwards = [n for n in range(len(steps)) if steps[n] < 0]
+    if int(source[0]) != sum(-steps[n] * (sizes[n] - 1) for n in backwards):
+        return None
+    flip = tuple(sorted(place[n] for n in backwards))
+    return tuple(sizes[n] for n in order), tuple(place[n] for n in range(len(sizes))), flip
