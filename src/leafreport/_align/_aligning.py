@@ -8,7 +8,7 @@ from typing import Any
 from leafreport._adapter import adapter_of, model
 from leafreport._align._alignment import Alignment, End, as_inputs
 from leafreport._align._differences import differences
-from leafreport._align._layout import Pair, Piece, around, pairs, pieces
+from leafreport._align._layout import Pair, Piece, around, both_axes, pairs, pieces
 from leafreport._align._mapping import Said, read
 from leafreport._align._match import Side, Sides, unmatched
 from leafreport._align._matching import matched
@@ -135,8 +135,9 @@ def _shown(x: Any) -> str:
 
 def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequence[Said]) -> Alignment:
     sides, found = matched(calls, lambda sides: _chosen(sides, ends, said))
-    compared = differences(sides, found, (ends[0].report.paths, ends[1].report.paths))
-    paired = pairs(sides, found, compared.moves)
+    axes = both_axes(sides, found)
+    compared = differences(sides, found, axes, (ends[0].report.paths, ends[1].report.paths))
+    paired = pairs(sides, found, axes, compared.moves)
     rows = [_leaf_pair(pair, ends) for pair in paired.rows]
     made = []
     for which, (end, call, taken) in enumerate(
@@ -157,7 +158,7 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
     rows, extra = _as_said(rows, said)
     extra += dtypes(rows, *ends)
     inputs, outputs = (
-        tuple(_around(pair, sides, kind) for pair in around(sides, found, kind)) for kind in ("input", "output")
+        tuple(_around(pair, sides, kind) for pair in around(sides, found, axes, kind)) for kind in ("input", "output")
     )
     both = made[0], made[1]
     return Alignment(tuple(rows), (*compared.differences, *extra), True, *both, inputs, outputs)

@@ -185,8 +185,9 @@ class Alignment:
                 "Give right_params that hold them."
             )
         made = converted(self.pairs, left, right, (self.left.numbers, self.right.numbers))
-        for n, place in enumerate(self.right.places):
-            made[n] = made[self.right.places.index(place)]
+        first: dict[int, int] = {}
+        for n, place in enumerate(self.right.places):  # leaves that are one array stay one
+            made[n] = made[first.setdefault(place, n)]
         return jax.tree_util.tree_structure(own).unflatten(made)
 
     def verify(

@@ -32,19 +32,28 @@ class Found:
     moves: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
-def differences(sides: Sides, found: Match, paths: tuple[Sequence[Path], Sequence[Path]]) -> Found:
+def differences(
+    sides: Sides, found: Match, axes: tuple[Axes, Axes], paths: tuple[Sequence[Path], Sequence[Path]]
+) -> Found:
     """Compares what is done at and between matched nodes. Cost: one step for each operand.
 
     Args:
         sides: the graphs.
         found: which node is which.
+        axes: what tells their axes apart.
         paths: the paths of the leaves of each side.
     """
-    return _Comparison(sides, found, paths).result()
+    return _Comparison(sides, found, axes, paths).result()
 
 
 class _Comparison:
-    def __init__(self, sides: Sides, found: Match, paths: tuple[Sequence[Path], Sequence[Path]]) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        found: Match,
+        axes: tuple[Axes, Axes],
+        paths: tuple[Sequence[Path], Sequence[Path]],
+    ) -> None:
         self.sides = sides
         self.left: Graph = sides[0].graph
         self.right: Graph = sides[1].graph
@@ -53,9 +62,7 @@ class _Comparison:
         self.back = {b: a for a, b in found.nodes.items()}
         self.paths = paths
         self.places = tuple(Places(side, p) for side, p in zip(sides, paths, strict=True))
-        number = {n: place for place, n in enumerate(found.nodes)}
-        back = {b: number[a] for a, b in found.nodes.items()}
-        self.axes = Axes(sides[0], number), Axes(sides[1], back)
+        self.axes = axes
         self.out: dict[_Key, Difference] = {}
         self.moves: dict[int, tuple[float, float]] = {}
         # Of each matched pair what is undone of the right one's array before it is compared, and why.

@@ -18,7 +18,7 @@ from leafreport._align._dims import Dim
 from leafreport._align._functions import REDUCTIONS, Argument, Functions
 from leafreport._align._pieces import Offsets, Pieces
 from leafreport._align._program import Array, Op, Program, lean, number
-from leafreport._align._storage import Storage, elements
+from leafreport._align._storage import Box, Storage
 from leafreport._align._views import before
 
 # A node, and the expression of what was done to its array since.
@@ -248,15 +248,26 @@ class Graph:
     def _leaf(self, array: Array, at: Offsets) -> Ref:
         """The node of a piece of an array that is stored: one for the same elements, however they are viewed."""
         lying = self.lying(array, at)
-        found = self.storage.boxes(array, *lying)
-        if found is None:  # it lies in no few boxes
-            key: object = id(array), at
-            leaves = self.storage.held(array, *lying)
-        else:
-            key = elements(found)
-            leaves = {self.storage.leaf(box.starts[0])[0] for box in found}
-        node = self._node("leaf", (), op=key, at=at, array=array, boxes=found, leaves=tuple(sorted(leaves)))
+        known = self.storage.affine(array)
+        # What lies evenly is in one leaf: that of its first element.
+        leaves = {self.storage.leaf(known[0])[0]} if known is not None else self.storage.held(array, *lying)
+        node = self._node(
+            "leaf",
+            (),
+            op=self.storage.elements(array, *lying),
+            at=at,
+            array=array,
+            leaves=tuple(sorted(leaves)),
+        )
         return node, NOTHING
+
+    def boxes(self, n: int) -> list[Box] | None:
+        """A leaf's node as boxes that lie evenly in leaves; None where it lies in no few."""
+        info = self.nodes[n].info
+        if "boxes" not in info:
+            info["boxes"] = self.storage.boxes(info["array"], *self.lying(info["array"], info["at"]))
+        found: list[Box] | None = info["boxes"]
+        return found
 
     def lying(self, array: Array, at: Sequence[int]) -> tuple[list[int], list[list[tuple[int, int]]]]:
         """Where a piece begins along each axis, and sizes and steps of the dims it runs over."""

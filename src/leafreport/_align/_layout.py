@@ -9,7 +9,7 @@ import numpy as np
 
 from leafreport._align._dims import Dim, NotAligned
 from leafreport._align._graph import Graph
-from leafreport._align._match import Match, Side, Sides
+from leafreport._align._match import Colors, Match, Side, Sides
 from leafreport._align._parts import Move, part, simplified
 from leafreport._align._pieces import Offsets
 from leafreport._align._program import Array, Op
@@ -87,16 +87,18 @@ class Pairs:
     unsaid: list[tuple[int, int]] = field(default_factory=list)
 
 
-def pairs(sides: Sides, found: Match, moves: dict[int, tuple[float, float]]) -> Pairs:
+def pairs(
+    sides: Sides, found: Match, axes: "tuple[Axes, Axes]", moves: dict[int, tuple[float, float]]
+) -> Pairs:
     """The pairs of parts of leaves.
 
     Args:
         sides: the graphs.
         found: which node is which.
+        axes: what tells their axes apart.
         moves: factor and summand for left leaves whose values are others on the right.
     """
     left, right = (side.graph for side in sides)
-    axes = _both_axes(sides, found)
     rows: list[Pair] = []
     unsaid: list[tuple[int, int]] = []
     for a, b in found.nodes.items():
@@ -121,10 +123,9 @@ def pairs(sides: Sides, found: Match, moves: dict[int, tuple[float, float]]) -> 
     return Pairs(_whole_leaves(merged, (shapes[0], shapes[1])), unsaid)
 
 
-def around(sides: Sides, found: Match, kind: str) -> list[Pair]:
+def around(sides: Sides, found: Match, axes: "tuple[Axes, Axes]", kind: str) -> list[Pair]:
     """The pairs of parts of inputs, or of outputs."""
     left, right = (side.graph for side in sides)
-    axes = _both_axes(sides, found)
     out: list[Pair] = []
     for a, b in found.nodes.items():
         if left.nodes[a].kind != kind or right.nodes[b].kind != kind:
@@ -145,9 +146,8 @@ def around(sides: Sides, found: Match, kind: str) -> list[Pair]:
 
 def pieces(graph: Graph, n: int) -> list[Piece]:
     """Where a leaf's node lies: pieces that can be said; none where it lies in no few boxes."""
-    found: list[Box] | None = graph.nodes[n].info["boxes"]
     out: list[Piece] = []
-    todo = list(found or ())
+    todo = list(graph.boxes(n) or ())
     while todo:
         box = todo.pop()
         one = _piece_of(graph, box, 0)
@@ -170,9 +170,12 @@ def _piece_of(graph: Graph, box: Box, which: int) -> Piece:
 _NONE = Piece(0, 0, (), ())
 
 
-def _both_axes(sides: Sides, found: Match) -> "tuple[Axes, Axes]":
+def both_axes(sides: Sides, found: Match) -> "tuple[Axes, Axes]":
+    """What tells the axes of both sides' pieces apart."""
     number = {n: i for i, n in enumerate(found.nodes)}
-    return Axes(sides[0], number), Axes(sides[1], {r: number[n] for n, r in found.nodes.items()})
+    back = {r: number[n] for n, r in found.nodes.items()}
+    colors = Colors()
+    return Axes(sides[0], number, colors), Axes(sides[1], back, colors)
 
 
 def _in_order(rows: Iterable[Pair]) -> list[Pair]:
@@ -287,11 +290,12 @@ def refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, 
 class Axes:
     """What tells the axes of a side's pieces apart."""
 
-    def __init__(self, side: Side, number: dict[int, int]) -> None:
+    def __init__(self, side: Side, number: dict[int, int], colors: Colors) -> None:
         self.side = side
         self.graph = side.graph
         self.number = number
-        self._colors: dict[Dim, object] = {}
+        self._numbers = colors
+        self._colors: dict[tuple[Dim, str], int] = {}
         # For each node of a leaf, by how far apart in it neighbours along an axis are: node, role, place in use.
         self._roles: dict[int, dict[int, list[tuple[int | None, str, int]]]] = {}
         self._kinds: dict[int, str] = {}
@@ -335,28 +339,30 @@ class Axes:
         array, at = info["array"], info["at"]
         atoms = [atom for segment in self.graph.pieces.along(array, at) for atom in segment.atoms]
         if self.graph.nodes[n].kind != "leaf":
-            return [_Axis(atom.size, (), self._color(atom), 0) for atom in atoms]
+            return [_Axis(atom.size, (), self.color(atom), 0) for atom in atoms]
         roles = self._roles.get(n, {})
         found: list[_Axis] = []
         for atom, (_, far) in zip(atoms, self._steps(array, at), strict=True):
             told = roles.get(abs(far), [])
             role = tuple(sorted({use[:2] for use in told if use[1]}, key=repr))
-            found.append(_Axis(atom.size, role, self._color(atom), told[0][2] if told else 0))
+            found.append(_Axis(atom.size, role, self.color(atom), told[0][2] if told else 0))
         return found
 
-    def _color(self, atom: Dim) -> object:
-        if atom not in self._colors:
-            self._colors[atom] = self.color(atom, "")
-        return self._colors[atom]
+    def color(self, atom: Dim, without: str = "") -> int:
+        """What a dim is elsewhere: at which matched nodes, in which role (one kind of role left out).
 
-    def color(self, atom: Dim, without: str) -> object:
-        """What a dim is elsewhere: at which matched nodes, in which role (one kind of role left out)."""
-        events = self.graph.events.get(atom, [])
-        told = {(self.number[n], role) for n, role in events if n in self.number and role != without}
-        return tuple(sorted(told)), self._given.get(atom)
+        A number that the two sides share. Cost: that of the dim's events, once.
+        """
+        known = self._colors.get((atom, without))
+        if known is None:
+            events = self.graph.events.get(atom, [])
+            told = {(self.number[n], role) for n, role in events if n in self.number and role != without}
+            known = self._numbers[tuple(sorted(told)), self._given.get(atom)]
+            self._colors[atom, without] = known
+        return known
 
     @cached_property
-    def elsewhere(self) -> set[object]:
+    def elsewhere(self) -> set[int]:
         """The colours of all dims, whatever is summed over."""
         return {self.color(atom, "summed over") for atom in {*self.graph.events, *self._given}}
 

@@ -253,7 +253,7 @@ def _by_place(sides: Sides, colors: Colors) -> None:
                 infos = {n: side.graph.nodes[n].info for n in nodes if side.graph.nodes[n].kind == "leaf"}
                 leaves = {info["leaves"] for info in infos.values()}
                 if len(infos) == len(nodes) and len(leaves) == len(leaves.pop()) == 1:
-                    ordered.append(sorted(nodes, key=lambda n, infos=infos: infos[n]["boxes"][0].starts))  # type: ignore[misc]
+                    ordered.append(sorted(nodes, key=lambda n, s=side: _begins(s, n)))  # type: ignore[misc]
             if len(ordered) == 2:
                 broken = True
                 for side, nodes in zip(sides, ordered, strict=True):
@@ -262,6 +262,11 @@ def _by_place(sides: Sides, colors: Colors) -> None:
         if not broken:
             return
         _refine(sides, colors)
+
+
+def _begins(side: Side, n: int) -> int:
+    """The address at which a leaf's piece begins."""
+    return min((box.starts[0] for box in side.graph.boxes(n) or ()), default=0)
 
 
 class _Ties:

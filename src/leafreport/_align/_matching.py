@@ -18,17 +18,22 @@ def matched(
         calls: the calls.
         chosen: gives pairs of nodes that the caller says are one.
     """
-    first: tuple[Sides, Match] | None = None
-    fewest = -1
-    for members in (False, True):
-        functions = Functions()
-        left, right = (Side(Graph(program(call, members=members), functions)) for call in calls)
-        sides = left, right
-        found = match(sides, partial, chosen(sides))
-        lone = len(unmatched(left, found.nodes)) + len(unmatched(right, found.nodes.values()))
-        if first is None or found.whole or lone < fewest:
-            first, fewest = (sides, found), lone
-        if found.whole:
-            break
-    assert first is not None
-    return first
+    sides, found = _matched(calls, chosen, members=False)
+    if not found.whole and any(side.graph.program.ensembles for side in sides):
+        others, other = _matched(calls, chosen, members=True)
+        if other.whole or _lone(others, other) < _lone(sides, found):
+            return others, other
+    return sides, found
+
+
+def _matched(
+    calls: tuple[Traced, Traced], chosen: Callable[[Sides], Iterable[tuple[int, int]]], *, members: bool
+) -> tuple[Sides, Match]:
+    functions = Functions()
+    left, right = (Side(Graph(program(call, members=members), functions)) for call in calls)
+    return (left, right), match((left, right), partial, chosen((left, right)))
+
+
+def _lone(sides: Sides, found: Match) -> int:
+    """How many leaves' pieces have no partner."""
+    return len(unmatched(sides[0], found.nodes)) + len(unmatched(sides[1], found.nodes.values()))

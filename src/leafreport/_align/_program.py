@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Program:
         outputs: an array for each leaf of the result.
         ops: the operations, in order.
         unknown: names of primitives that were taken as opaque, and what else was not understood.
+        ensembles: whether there are axes along which members of an ensemble may stand.
     """
 
     leaves: list[Array]
@@ -82,6 +84,13 @@ class Program:
     outputs: list[Array]
     ops: list[Op]
     unknown: set[str]
+    ensembles: bool = False
+
+
+@cache
+def dtype_name(dtype: Any) -> str:
+    """A dtype as text; that of one dtype is made once."""
+    return str(dtype)
 
 
 def lean(array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leafreport._align._dims import Dim, NotAligned, attempt, concat, cut, find, product, split_product, unify
-from leafreport._align._program import Array, lean
+from leafreport._align._program import Array, dtype_name, lean
 
 if TYPE_CHECKING:
     from leafreport._align._trace import Tracer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _view(kind: str) -> Callable[["Tracer", Any, list[Array]], Array]:
     def rule(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         array = given[0]
-        dtype = str(eqn.outvars[0].aval.dtype)
+        dtype = dtype_name(eqn.outvars[0].aval.dtype)
         params = eqn.params
         info: dict[str, Any] = {}
         dims: Sequence[Dim]
@@ -47,7 +47,7 @@ def _view(kind: str) -> Callable[["Tracer", Any, list[Array]], Array]:
 def _reshape(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array = given[0]
     aval = eqn.outvars[0].aval
-    dtype = str(aval.dtype)
+    dtype = dtype_name(aval.dtype)
     try:
         dims = attempt(_reshaped, array.dims, aval.shape)
     except NotAligned:
@@ -97,7 +97,7 @@ def _slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     starts, stops = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * len(starts)
     return _sliced(
-        tracer, array, list(zip(starts, stops, strides, strict=True)), str(eqn.outvars[0].aval.dtype)
+        tracer, array, list(zip(starts, stops, strides, strict=True)), dtype_name(eqn.outvars[0].aval.dtype)
     )
 
 
@@ -169,9 +169,9 @@ def _dynamic_slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | li
         for index, size, dim in zip(indices, sizes, array.dims, strict=True):
             start = min(max(int(index.value or 0), 0), dim.size - size)
             bounds.append((start, start + size, 1))
-        return _sliced(tracer, array, bounds, str(eqn.outvars[0].aval.dtype))
+        return _sliced(tracer, array, bounds, dtype_name(eqn.outvars[0].aval.dtype))
     dims = tuple(d if d.size == s else Dim(s) for d, s in zip(array.dims, sizes, strict=True))
-    return tracer.add("apply", given, Array(dims, str(eqn.outvars[0].aval.dtype)), function="dynamic_slice")
+    return tracer.add("apply", given, Array(dims, dtype_name(eqn.outvars[0].aval.dtype)), function="dynamic_slice")
 
 
 def _dynamic_update(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
@@ -244,7 +244,7 @@ def _stack(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         if array.known is not None:
             made.known = np.expand_dims(array.known, axis)
         parts.append(made if array.constant else tracer.add("view", [array], made, kind="reshape"))
-    return _joined(tracer, parts, axis, str(eqn.outvars[0].aval.dtype))
+    return _joined(tracer, parts, axis, dtype_name(eqn.outvars[0].aval.dtype))
 
 
 def _tile(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -258,7 +258,7 @@ def _tile(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
 
 def _reverse(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     (array,) = given
-    dtype = str(eqn.outvars[0].aval.dtype)
+    dtype = dtype_name(eqn.outvars[0].aval.dtype)
     axes = tuple(eqn.params["dimensions"])
     if array.stored:
         return tracer.add("view", [array], Array(array.dims, dtype), kind="reverse", axes=axes)
@@ -271,13 +271,13 @@ def _split(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     for size, var in zip(eqn.params["sizes"], eqn.outvars, strict=True):
         bounds = [(0, dim.size, 1) for dim in array.dims]
         bounds[axis] = (start, start + size, 1)
-        out.append(_sliced(tracer, array, bounds, str(var.aval.dtype)))
+        out.append(_sliced(tracer, array, bounds, dtype_name(var.aval.dtype)))
         start += size
     return out
 
 
 def _concatenate(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
-    return _joined(tracer, given, eqn.params["dimension"], str(eqn.outvars[0].aval.dtype))
+    return _joined(tracer, given, eqn.params["dimension"], dtype_name(eqn.outvars[0].aval.dtype))
 
 
 def _joined(tracer: "Tracer", given: Sequence[Array], axis: int, dtype: str) -> Array:
@@ -301,7 +301,7 @@ def _dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
 def _accumulated(eqn: Any) -> str:
     """The dtype in which a product is summed up."""
     wanted = eqn.params.get("preferred_element_type")
-    return str(eqn.outvars[0].aval.dtype if wanted is None else wanted)
+    return dtype_name(eqn.outvars[0].aval.dtype if wanted is None else wanted)
 
 
 _Axes = tuple[Sequence[int], Sequence[int]]
@@ -328,7 +328,7 @@ def _product(tracer: "Tracer", given: Sequence[Array], contract: _Axes, batch: _
     out = tracer.add(
         "dot",
         given,
-        Array(tuple(dims), str(eqn.outvars[0].aval.dtype)),
+        Array(tuple(dims), dtype_name(eqn.outvars[0].aval.dtype)),
         contract=(tuple(contract_a), tuple(contract_b)),
         batch=(tuple(batch_a), tuple(batch_b)),
         free=(tuple(free_a), tuple(free_b)),
@@ -360,7 +360,7 @@ def _looked_up(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | None:
         return tracer.add(
             "lookup",
             [table, index],
-            Array(made, str(eqn.outvars[0].aval.dtype)),
+            Array(made, dtype_name(eqn.outvars[0].aval.dtype)),
             taken={start + n: axis for n, axis in enumerate(rest)},
         )
     return None
@@ -389,7 +389,7 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     return tracer.add(
         "conv",
         given,
-        Array(tuple(dims), str(aval.dtype)),
+        Array(tuple(dims), dtype_name(aval.dtype)),
         image=(b, f, tuple(space)),
         kernel=(o, i, tuple(window)),
         out=(ob, of, tuple(ospace)),
@@ -499,7 +499,7 @@ def _gather(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Arra
         else:
             row = next(rows, None)
             dims.append(row if row is not None and row.size == size and not index.constant else Dim(size))
-    return tracer.add("lookup", given, Array(tuple(dims), str(aval.dtype)), taken=taken)
+    return tracer.add("lookup", given, Array(tuple(dims), dtype_name(aval.dtype)), taken=taken)
 
 
 def _span(eqn: Any, table: Array, known: np.ndarray) -> Callable[["Tracer"], Array] | None:
@@ -525,7 +525,7 @@ def _span(eqn: Any, table: Array, known: np.ndarray) -> Callable[["Tracer"], Arr
     def sliced(tracer: "Tracer") -> Array:
         bounds = [(0, dim.size, 1) for dim in table.dims]
         bounds[axis] = start, stop, 1
-        one = _sliced(tracer, table, bounds, str(aval.dtype))
+        one = _sliced(tracer, table, bounds, dtype_name(aval.dtype))
         batch = [n for n in range(len(aval.shape)) if n not in numbers.offset_dims]
         rest = iter(n for n in range(len(table.dims)) if n != axis)
         source = {place: next(rest) for place in numbers.offset_dims}
@@ -553,12 +553,12 @@ def _picked(tracer: "Tracer", eqn: Any, table: Array, starts: Sequence[int]) -> 
     for axis, (size, dim) in enumerate(zip(sizes, table.dims, strict=True)):
         low = min(max(int(at.get(axis, 0)), 0), dim.size - size)
         bounds.append((low, low + size, 1))
-    one = _sliced(tracer, table, bounds, str(aval.dtype))
+    one = _sliced(tracer, table, bounds, dtype_name(aval.dtype))
     whole = iter(n for n in range(len(table.dims)) if n not in numbers.collapsed_slice_dims)
     dims = tuple(
         one.dims[next(whole)] if n in numbers.offset_dims else Dim(1) for n in range(len(aval.shape))
     )
-    return tracer.add("view", [one], Array(dims, str(aval.dtype)), kind="reshape")
+    return tracer.add("view", [one], Array(dims, dtype_name(aval.dtype)), kind="reshape")
 
 
 def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
@@ -566,7 +566,7 @@ def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     out = []
     for array, var in zip(given, eqn.outvars, strict=False):
         dims = tuple(dim for n, dim in enumerate(array.dims) if n not in axes)
-        out.append(_reduced(tracer, array, axes, eqn.primitive.name, Array(dims, str(var.aval.dtype))))
+        out.append(_reduced(tracer, array, axes, eqn.primitive.name, Array(dims, dtype_name(var.aval.dtype))))
     return out
 
 
@@ -589,10 +589,10 @@ def _window(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     if name in _POOLED and all(rows[0][n] == array.shape[n] and rows[2][n] == (0, 0) for n in whole):
         # A window as large as the array is no window.
         dims = tuple(dim for n, dim in enumerate(array.dims) if n not in whole)
-        made = _reduced(tracer, array, tuple(whole), _POOLED[name], Array(dims, str(aval.dtype)))
+        made = _reduced(tracer, array, tuple(whole), _POOLED[name], Array(dims, dtype_name(aval.dtype)))
         kept = tuple(Dim(1) if n in whole else dim for n, dim in enumerate(array.dims))
         return tracer.add("view", [made], Array(kept, made.dtype), kind="reshape")
-    out = Array(_resized(array, aval.shape), str(aval.dtype))
+    out = Array(_resized(array, aval.shape), dtype_name(aval.dtype))
     return tracer.add("apply", [array], out, function=name, settings=settings)
 
 
@@ -601,7 +601,7 @@ _POOLED = {f"reduce_window_{name}": f"reduce_{name}" for name in ("sum", "max", 
 
 def _pad(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array, aval = given[0], eqn.outvars[0].aval
-    out = Array(_resized(array, aval.shape), str(aval.dtype))
+    out = Array(_resized(array, aval.shape), dtype_name(aval.dtype))
     value = given[1].value if given[1].constant else None
     settings = (value, tuple(tuple(c) for c in eqn.params["padding_config"] if tuple(c) != (0, 0, 0)))
     return tracer.add("apply", [array], out, function="pad", settings=settings)
@@ -614,7 +614,7 @@ def _resized(array: Array, shape: Sequence[int]) -> tuple[Dim, ...]:
 def _plain(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     """What leaves every value where it is, and what it is."""
     return [
-        tracer.add("view", [array], Array(array.dims, str(var.aval.dtype)), kind="same")
+        tracer.add("view", [array], Array(array.dims, dtype_name(var.aval.dtype)), kind="same")
         for array, var in zip(given, eqn.outvars, strict=True)
     ]
 

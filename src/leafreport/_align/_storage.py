@@ -8,6 +8,7 @@ Leaves stand one after the other in one space of addresses, with gaps between th
 from one into the next.
 """
 
+import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from leafreport._align._views import SOURCES, strides
 _MOST_SEEN = 1 << 14
 _SAMPLES = 2048
 _MOST_BOXES = 4096
+_MOST_SORTED = 1 << 20
 
 Addresses = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -154,6 +156,26 @@ class Storage:
             return [Box((start,), tuple(sizes), tuple(jumps), tuple(axes))]
         sizes = [size for dims in steps for size, _ in dims]
         return boxes([self.piece(array, starts, steps)], sizes, [self.owner])
+
+    def elements(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> object:
+        """What a piece of a used array holds: equal for the same elements of the leaves, however they are viewed.
+
+        Of a large array that does not lie evenly among the leaves, only the same view of it is equal.
+        """
+        known = self.affine(array)
+        if known is not None:
+            base, along = known
+            start = base + sum(s * a for s, a in zip(starts, along, strict=True))
+            return elements(start, [(n, s * a) for own, a in zip(steps, along, strict=True) for n, s in own])
+        sizes = [size for own in steps for size, _ in own]
+        if math.prod(sizes) > _MOST_SORTED:
+            return id(array), tuple(starts)
+        index = [i.reshape(-1) for i in np.indices(sizes)]
+        addresses = np.sort(np.atleast_1d(self.piece(array, starts, steps)(index)))
+        divided = _divided([addresses - addresses[0]])
+        if isinstance(divided, int):
+            return int(addresses[0]), hashlib.blake2b(addresses.tobytes()).digest()
+        return elements(int(addresses[0]), [(size, step) for size, (step,) in divided])
 
     def owner(self, addresses: np.ndarray) -> np.ndarray:
         """For addresses numbers of the leaves they are in."""
@@ -342,25 +364,21 @@ def _separable(
     return True
 
 
-def elements(found: Sequence[Box]) -> tuple[object, ...]:
-    """What boxes of one space hold, however their axes are ordered and divided: equal for the same elements."""
-    out = []
-    for box in found:
-        start = box.starts[0]
-        axes = []
-        for size, (step,) in zip(box.sizes, box.steps, strict=True):
-            if step < 0:
-                start, step = start + step * (size - 1), -step
-            if size > 1 and step:
-                axes.append((step, size))
-        merged: list[tuple[int, int]] = []
-        for step, size in sorted(axes, reverse=True):
-            if merged and merged[-1][0] == step * size:
-                merged[-1] = step, size * merged[-1][1]
-            else:
-                merged.append((step, size))
-        out.append((start, tuple(merged)))
-    return tuple(sorted(out))
+def elements(start: int, axes: Sequence[tuple[int, int]]) -> object:
+    """What a box holds, however its axes are ordered and divided: equal for the same elements.
+
+    Args:
+        start: the address of its first element.
+        axes: size and step of each axis.
+    """
+    start += sum(step * (size - 1) for size, step in axes if step < 0)
+    merged: list[tuple[int, int]] = []
+    for step, size in sorted(((abs(step), size) for size, step in axes if size > 1 and step), reverse=True):
+        if merged and merged[-1][0] == step * size:
+            merged[-1] = step, size * merged[-1][1]
+        else:
+            merged.append((step, size))
+    return start, tuple(merged)
 
 
 def turned(source: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:

@@ -19,9 +19,9 @@ from jax.extend import core as jex
 
 from leafreport._align._constants import folded
 from leafreport._align._dims import Dim, NotAligned, alias, attempt, concat, cut, cut_up, find, unify
-from leafreport._align._program import Array, Op, Program
+from leafreport._align._program import Array, Op, Program, dtype_name
 from leafreport._align._rules import ALONG, ELEMENTWISE, RANDOM, RULES, STORAGE
-from leafreport._align._storage import Box, Storage, elements
+from leafreport._align._storage import Storage, elements
 
 # A loop over layers is unrolled up to this many steps; a longer one is followed once.
 _MOST_STEPS = 4096
@@ -55,12 +55,15 @@ def traced(apply: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> Tra
     """
     leaves, structure = jax.tree_util.tree_flatten(params)
     first: dict[int, int] = {}
-    places = []
+    distinct: list[Any] = []
+    places: list[int] = []
     for leaf in leaves:
         concrete = hasattr(leaf, "shape") and not isinstance(leaf, jax.ShapeDtypeStruct)
         key = id(leaf) if concrete else -len(places) - 1
-        places.append(first.setdefault(key, len(first)))
-    distinct = [_abstract(leaves[places.index(n)]) for n in range(len(first))]
+        place = first.setdefault(key, len(first))
+        if place == len(distinct):
+            distinct.append(_abstract(leaf))
+        places.append(place)
     given, rest = jax.tree_util.tree_flatten(tuple(inputs))
     arrays = {n: _abstract(leaf) for n, leaf in enumerate(given) if hasattr(leaf, "shape")}
 
@@ -96,9 +99,8 @@ def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), wa
     for array, value in zip(given, held, strict=False):
         array.held = value
     outputs = tracer.run(jaxpr, tracer.consts(call.jaxpr), given)
-    found = Program(
-        [given[place] for place in call.places], given[distinct:], outputs, tracer.ops, tracer.unknown
-    )
+    leaves = [given[place] for place in call.places]
+    found = Program(leaves, given[distinct:], outputs, tracer.ops, tracer.unknown, tracer.ensembles)
     _relate(found)
     return found
 
@@ -113,8 +115,7 @@ def _relate(found: Program) -> None:
         if known is None:
             continue
         start, steps = known
-        box = Box((start,), array.shape, tuple((step,) for step in steps), ())
-        axes = groups.setdefault(elements([box]), {})
+        axes = groups.setdefault(elements(start, list(zip(array.shape, steps, strict=True))), {})
         for dim, step in zip(array.dims, steps, strict=True):
             other = axes.setdefault(abs(step), dim)
             if other is not dim and other.size == dim.size > 1:
@@ -130,6 +131,7 @@ class Tracer:
         ops: the operations so far.
         unknown: what was not understood.
         members: whether to cut the axes along which members of an ensemble stand.
+        ensembles: whether there are such axes.
         one_hot: the indices of which an array holds one-hot rows, and along which axis.
     """
 
@@ -137,6 +139,7 @@ class Tracer:
     watch: Callable[[int, Any], None] | None = None
     ops: list[Op] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
+    ensembles: bool = False
     one_hot: dict[int, tuple[Array, int]] = field(default_factory=dict)
     _made_by: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     _folded: dict[Hashable, np.ndarray | None] = field(default_factory=dict)
@@ -148,7 +151,7 @@ class Tracer:
 
     def fresh(self, aval: Any, **flags: Any) -> Array:
         """An array of axes of which nothing is known yet."""
-        return Array(tuple(map(Dim, aval.shape)), str(aval.dtype), **flags)
+        return Array(tuple(map(Dim, aval.shape)), dtype_name(aval.dtype), **flags)
 
     def consts(self, closed: Any) -> list[Array]:
         """The constants a program was closed over."""
@@ -204,6 +207,7 @@ class Tracer:
 
     def members_along(self, dim: Dim) -> None:
         """Cuts an axis into the members of an ensemble, where that is asked for."""
+        self.ensembles |= 1 < dim.size <= _MOST_MEMBERS
         if self.members and 1 < dim.size <= _MOST_MEMBERS:
             try:
                 attempt(cut_up, dim)
@@ -262,7 +266,7 @@ class Tracer:
         if len(eqn.outvars) == 1 and name in ELEMENTWISE:
             return [self._elementwise(eqn, given)]
         if len(eqn.outvars) == 1 and len(given) == 1 and name in ALONG:
-            out = Array(given[0].dims, str(eqn.outvars[0].aval.dtype))
+            out = Array(given[0].dims, dtype_name(eqn.outvars[0].aval.dtype))
             return [self.add("apply", given, out, function=name, settings=_settings(eqn, given))]
         return self.opaque(eqn, given)
 
@@ -358,7 +362,7 @@ class Tracer:
         name = eqn.primitive.name
         if name == "integer_pow":
             name = "square" if eqn.params["y"] == 2 else f"integer_pow_{eqn.params['y']}"
-        out = self.add("apply", given, Array(tuple(dims), str(aval.dtype)), function=name)
+        out = self.add("apply", given, Array(tuple(dims), dtype_name(aval.dtype)), function=name)
         if name == "eq":
             self._note_one_hot(given, out)
         return out
