@@ -133,8 +133,15 @@ def _join(shapes, rng):
         case kind:
             for m in rng.sample(range(len(shapes)), len(shapes)):
                 other = shapes[m]
-                same = [k for k in range(len(shape)) if shape[:k] + shape[k + 1 :] == other[:k] + other[k + 1 :]]
-                if m == n or len(other) != len(shape) or (kind == "stack" and other != shape) or not (same or not shape):
+                same = [
+                    k for k in range(len(shape)) if shape[:k] + shape[k + 1 :] == other[:k] + other[k + 1 :]
+                ]
+                if (
+                    m == n
+                    or len(other) != len(shape)
+                    or (kind == "stack" and other != shape)
+                    or not (same or not shape)
+                ):
                     continue
                 a, b = sorted((n, m))
                 if kind == "stack":

@@ -16,8 +16,8 @@ _LONG_MESSAGE = 1_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0 done (for `diff` same, for `align` aligned and equal); 1 `diff` or `align` found something; 2 trouble, said
-    in one line on standard error.
+    0 done (for `diff` same, for `align` aligned and equal); 1 `diff` or `align` found something; 2 trouble,
+    said in one line on standard error.
     """
     if sys.stderr is None:  # closed; print(file=None) would write to standard output
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # pathlib takes a while to import

@@ -53,9 +53,8 @@ def opened(targets: Sequence[str], use: Callable[[list[Any]], _T], *, traced: bo
     """Gives what targets lead to (reports, models, trees) to a function, and what that makes of it.
 
     Args:
-        targets: what the user typed.
-        use: what is done with them.
-        traced: call factories under `jax.eval_shape`, so that no array is made: what they give lives as long as
+        targets: what the user typed. use: what is done with them. traced: call factories under
+        `jax.eval_shape`, so that no array is made: what they give lives as long as
             `use` runs. Otherwise they are called as they are.
 
     Raises:

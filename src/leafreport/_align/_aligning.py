@@ -26,10 +26,10 @@ from leafreport._report import LeafReport
 def align(left: Any, right: Any, x: Any = None, *, x_right: Any = None, mapping: Any = None) -> Alignment:
     """Which leaf of one model is which of another: told by what each does in the traced programs.
 
-    Both calls are traced on abstract values; no value is read and nothing is computed. Paths and names are not
-    looked at: a leaf is known by where it stands in its program. The alignment says how each left leaf, or part
-    of one, becomes the right one; which leaves have no partner; what the two models do differently though no
-    leaf holds it. Its `convert` carries values over, its `verify` runs both.
+    Both calls are traced on abstract values; no value is read and nothing is computed. Paths and names are
+    not looked at: a leaf is known by where it stands in its program. The alignment says how each left leaf,
+    or part of one, becomes the right one; which leaves have no partner; what the two models do differently
+    though no leaf holds it. Its `convert` carries values over, its `verify` runs both.
 
     Without an input, or where one side is a bare tree or a report, names, shapes and layers alone tell, and
     every pair says so.
@@ -158,7 +158,8 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
     rows, extra = _as_said(rows, said)
     extra += dtypes(rows, *ends)
     inputs, outputs = (
-        tuple(_around(pair, sides, kind) for pair in around(sides, found, axes, kind)) for kind in ("input", "output")
+        tuple(_around(pair, sides, kind) for pair in around(sides, found, axes, kind))
+        for kind in ("input", "output")
     )
     both = made[0], made[1]
     return Alignment(tuple(rows), (*compared.differences, *extra), True, *both, inputs, outputs)
@@ -224,14 +225,10 @@ def _unused(side: Side, end: End, call: Traced) -> tuple[Path, ...]:
         if nodes[n].kind == "leaf" and side.used[n]
         for number in nodes[n].info["leaves"]
     }
-    return tuple(
-        path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used
-    )
+    return tuple(path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used)
 
 
-def _as_said(
-    rows: list[LeafPair], said: Sequence[Said]
-) -> tuple[list[LeafPair], list[Difference]]:
+def _as_said(rows: list[LeafPair], said: Sequence[Said]) -> tuple[list[LeafPair], list[Difference]]:
     """The rows with what a mapping says; where it says another thing than the programs, that is a difference."""
     extra: list[Difference] = []
     by_left: dict[Path, list[LeafPair]] = {}

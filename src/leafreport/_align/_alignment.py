@@ -59,12 +59,12 @@ class Alignment:
     It keeps both models, and so their params.
 
     Attributes:
-        pairs: one row for each left part and the right part that does the same; no element is in two. Each has
+        pairs: one row for each left part and the right part that does the same; no element is in two. Each
+        has
             `left_path`, `right_path`, `role`, `layout`, `basis`, `ambiguous` and `candidates`.
-        differences: what the two do differently though no leaf holds it, each with both values and both places.
-        traced: whether both programs were read; otherwise names, shapes and layers alone told.
-        left: the left end.
-        right: the right end.
+        differences: what the two do differently though no leaf holds it, each with both values and both
+        places. traced: whether both programs were read; otherwise names, shapes and layers alone told.
+        left: the left end. right: the right end.
     """
 
     pairs: tuple[LeafPair, ...]
@@ -161,7 +161,8 @@ class Alignment:
             otherwise and where the right leaf is one.
 
         Raises:
-            AlignmentError: a pair is ambiguous and nothing is chosen; a used right leaf has neither partner nor
+            AlignmentError: a pair is ambiguous and nothing is chosen; a used right leaf has neither partner
+            nor
                 value; the params are another tree; a value cannot be kept in its new dtype.
         """
         self._refuse_open(choose)
@@ -204,7 +205,8 @@ class Alignment:
         """Runs both models on one input, with the highest precision of products, and compares the outputs.
 
         Args:
-            left_params: values for the left params; the left model's own by default, and drawn at random where
+            left_params: values for the left params; the left model's own by default, and drawn at random
+            where
                 those are abstract.
             x: the left call's input, or a tuple of several; drawn at random by default: floats from a normal
                 distribution, integers among the rows of the tables they index.
@@ -330,7 +332,8 @@ class Alignment:
     def to_tree(
         self, *, fold: bool = True, depth: int | None = None, max_rows: int | None = None, color: bool = False
     ) -> str:
-        """One tree of the left paths, each with its partner, with how many pairs a block has, and the outcome.
+        """One tree of the left paths, each with its partner, with how many pairs a block has, and the
+        outcome.
 
         Args:
             fold: show blocks that differ by a number alone once.

@@ -178,7 +178,10 @@ class _Comparison:
                 continue
             self._between((node, done), (other[1], taken.pop(other)), a, b, label)
             roles = [_roles(label), _roles(other[0])]
-            told = [f"{self._name(side, n)} {said}" for side, n, said in zip((0, 1), (node, other[1]), roles, strict=True)]
+            told = [
+                f"{self._name(side, n)} {said}"
+                for side, n, said in zip((0, 1), (node, other[1]), roles, strict=True)
+            ]
             self._add(a, "axes", *told, (self.places[0].of(a), self.places[1].of(b)))
         others = [(label, node, done) for (label, node), done in taken.items()]
         if lone or others:
@@ -333,7 +336,11 @@ def _back(node: Node) -> list[Term]:
 
 
 def _roles(label: str) -> str:
-    return "has an axis that is summed over later" if label == "ends" else "has no axis that is summed over later"
+    return (
+        "has an axis that is summed over later"
+        if label == "ends"
+        else "has no axis that is summed over later"
+    )
 
 
 def _dilation(settings: dict[str, Any]) -> Any:

@@ -1,8 +1,9 @@
 """What is done to one array between two places: small expressions, told apart by what they compute.
 
-Two frameworks write one normalisation or one activation function in different primitives. So an expression is
-compared by its values on sample numbers. What NumPy cannot compute here (a pooling window, a sort) stands for
-some function of its name and settings: equal ones give equal values, and what is around them is still computed.
+Two frameworks write one normalisation or one activation function in different primitives. So an expression
+is compared by its values on sample numbers. What NumPy cannot compute here (a pooling window, a sort)
+stands for some function of its name and settings: equal ones give equal values, and what is around them is
+still computed.
 """
 
 import math

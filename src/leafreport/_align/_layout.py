@@ -111,7 +111,15 @@ def pairs(
             continue
         rivals = tuple(one for r in found.rivals.get(a, ()) for one in pieces(right, r)[:1])
         like = Pair(
-            _NONE, _NONE, (), found.basis[a], axes[0].role(a), (), rivals, paired.sure, moves.get(a, (1.0, 0.0))
+            _NONE,
+            _NONE,
+            (),
+            found.basis[a],
+            axes[0].role(a),
+            (),
+            rivals,
+            paired.sure,
+            moves.get(a, (1.0, 0.0)),
         )
         made = _stored((left, right), (a, b), paired, like)
         if made is None:
@@ -296,7 +304,8 @@ class Axes:
         self.number = number
         self._numbers = colors
         self._colors: dict[tuple[Dim, str], int] = {}
-        # For each node of a leaf, by how far apart in it neighbours along an axis are: node, role, place in use.
+        # For each node of a leaf, by how far apart in it neighbours along an axis are: node, role, place in
+        # use.
         self._roles: dict[int, dict[int, list[tuple[int | None, str, int]]]] = {}
         self._kinds: dict[int, str] = {}
         for use in self.graph.uses:
@@ -418,7 +427,9 @@ def _stored(
 ) -> list[Pair] | None:
     """The pairs of parts of leaves that a pair of used pieces is; None where no way to say them was found."""
     sizes = [size for own in paired.left for size in own]
-    evens = [_even(graph, n, own) for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)]
+    evens = [
+        _even(graph, n, own) for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)
+    ]
     if evens[0] is not None and evens[1] is not None:
         (start, steps), (other, theirs) = evens
         back = {own: n for n, own in enumerate(paired.order)}
@@ -426,7 +437,8 @@ def _stored(
         found: list[Box] | None = [Box((start, other), tuple(sizes), joint, ())]
     else:
         spaces = [
-            _space(graph, n, own) for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)
+            _space(graph, n, own)
+            for graph, n, own in zip(graphs, nodes, (paired.left, paired.right), strict=True)
         ]
         ours, theirs_at = spaces
         found = boxes(
@@ -482,7 +494,11 @@ def _even(graph: Graph, n: int, sizes: _Sizes) -> tuple[int, list[int]] | None:
     base, along = known
     starts, dims = graph.lying(info["array"], info["at"])
     jumps = [step * along[axis] for axis, own in enumerate(dims) for _, step in own]
-    steps = [jump * math.prod(own[k + 1 :]) for jump, own in zip(jumps, sizes, strict=True) for k in range(len(own))]
+    steps = [
+        jump * math.prod(own[k + 1 :])
+        for jump, own in zip(jumps, sizes, strict=True)
+        for k in range(len(own))
+    ]
     return base + sum(s * a for s, a in zip(starts, along, strict=True)), steps
 
 
@@ -691,7 +707,8 @@ def _joined(run: Sequence[Pair], shapes: _Shapes) -> Pair | None:
 
 
 def _whole_leaves(rows: Sequence[Pair], shapes: _Shapes) -> list[Pair]:
-    """Rows of all that two leaves have in use, as rows of the whole leaves, where the rest lies alike in both.
+    """Rows of all that two leaves have in use, as rows of the whole leaves, where the rest lies alike in
+    both.
 
     What is not read here, as the later positions of a table, goes with what is.
     """
@@ -742,5 +759,3 @@ def _adjoins(one: Piece, step: int) -> bool:
     """Whether a piece and the next one of its kind leave nothing between them."""
     ends = [size * stride for size, stride in zip(one.sizes, one.strides, strict=True)]
     return step in ends or 0 < step < min(one.strides, default=step + 1)
-
-

@@ -1,7 +1,7 @@
 """An alignment as JSON that can be edited by hand, and read again as what the caller says.
 
-A row needs no more than its two paths. Where it says how the left part lies, how it is turned and where it goes,
-that is taken as it stands; otherwise it is found out.
+A row needs no more than its two paths. Where it says how the left part lies, how it is turned and where it
+goes, that is taken as it stands; otherwise it is found out.
 """
 
 import json
@@ -106,7 +106,8 @@ def read(source: Any, reports: tuple[LeafReport, LeafReport]) -> list[Said]:
     """The rows of a mapping.
 
     Args:
-        source: what `Alignment.to_json` gives, as text or a file of it; an `Alignment`'s document as a dict; or
+        source: what `Alignment.to_json` gives, as text or a file of it; an `Alignment`'s document as a
+        dict; or
             a dict of left paths to right paths, as tuples or joined by "/".
         reports: the leaves of both sides.
 

@@ -1,9 +1,10 @@
 """Two graphs matched: which node is which, told by where it stands and not by what it is called.
 
-Every node is given a colour: what it is, what it takes and who takes it, all the way to both ends. Nodes of one
-colour that are alone on their side are the same. Where a colour is shared, what is done to the arrays on the way
-(an activation function) tells more, then which pieces belong to one leaf; then only the caller, or the order, is
-left, and it is said so. Where the graphs differ somewhere, `_partial` matches what is the same around that.
+Every node is given a colour: what it is, what it takes and who takes it, all the way to both ends. Nodes of
+one colour that are alone on their side are the same. Where a colour is shared, what is done to the arrays
+on the way (an activation function) tells more, then which pieces belong to one leaf; then only the caller,
+or the order, is left, and it is said so. Where the graphs differ somewhere, `_partial` matches what is the
+same around that.
 """
 
 import math
@@ -241,7 +242,8 @@ def _of_one_group(side: Side, n: int) -> object:
 def _by_place(sides: Sides, colors: Colors) -> None:
     """Breaks ties of pieces that are all of one leaf, on either side, by where each lies in it.
 
-    The indices of an axis mean the same on both sides, as hidden units do: nothing else would tell those apart.
+    The indices of an axis mean the same on both sides, as hidden units do: nothing else would tell those
+    apart.
     """
     for _ in range(_MOST_ROUNDS):
         broken = False

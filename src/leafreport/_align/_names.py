@@ -1,8 +1,10 @@
-"""Two trees aligned without a program: by names, shapes, and what adapters told of layers. Every pair says so.
+"""Two trees aligned without a program: by names, shapes, and what adapters told of layers. Every pair says
+so.
 
-Leaves are taken layer by layer: a kernel goes with its bias. Layers are paired where they are the only ones of
-their kind with a name, with numbers in the name, or with shapes; what is left of one kind is paired in order,
-and is ambiguous. A layout is taken from the axes that adapters told, or from shapes where these leave no choice.
+Leaves are taken layer by layer: a kernel goes with its bias. Layers are paired where they are the only ones
+of their kind with a name, with numbers in the name, or with shapes; what is left of one kind is paired in
+order, and is ambiguous. A layout is taken from the axes that adapters told, or from shapes where these
+leave no choice.
 """
 
 import itertools
@@ -46,7 +48,8 @@ _NUMBERED = re.compile(r"(.*?)_?([0-9]+)$", re.DOTALL)
 
 @dataclass(eq=False, slots=True)
 class _Layer:
-    """Leaves that have all but the last step of their paths in common, or one leaf of several that do not go together.
+    """Leaves that have all but the last step of their paths in common, or one leaf of several that do not
+    go together.
 
     Attributes:
         path: what their paths have in common.

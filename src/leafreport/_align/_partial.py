@@ -1,8 +1,9 @@
 """Two graphs that differ somewhere: what is the same up to there, and after, and next to what is known.
 
 A node is matched where it is the only one of its kind on either side: first by everything before it, or
-everything after it, together with what is near; then, from node to node, among those that a matched pair takes or
-is taken by. From the beginning and from the end is tried: what the two do not agree on is open, and said so.
+everything after it, together with what is near; then, from node to node, among those that a matched pair
+takes or is taken by. From the beginning and from the end is tried: what the two do not agree on is open,
+and said so.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -54,8 +54,8 @@ class LeafPair:
     def layout(self) -> str:
         """What is done to the left part so that it is the right one, in words.
 
-        `identity`, or steps of `slice`, `reshape`, `flip`, `transpose`, `times`, `plus`, `minus` and `concat`,
-        as NumPy would take them.
+        `identity`, or steps of `slice`, `reshape`, `flip`, `transpose`, `times`, `plus`, `minus` and
+        `concat`, as NumPy would take them.
         """
         return layout(self.left, self.move, self.right)
 
@@ -75,8 +75,8 @@ class Place:
     """Where in a model something is done.
 
     Attributes:
-        after: the path of the leaf that was used last before it; None at the beginning.
-        before: the path of the leaf that is used next; None at the end. The same as `after` where it is done to
+        after: the path of the leaf that was used last before it; None at the beginning. before: the path of
+        the leaf that is used next; None at the end. The same as `after` where it is done to
             that leaf, or with it.
         scope: the names of the modules it is in, as the framework tells JAX; may be empty.
         code: file, line and function; may be empty.

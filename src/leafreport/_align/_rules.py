@@ -171,7 +171,9 @@ def _dynamic_slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | li
             bounds.append((start, start + size, 1))
         return _sliced(tracer, array, bounds, dtype_name(eqn.outvars[0].aval.dtype))
     dims = tuple(d if d.size == s else Dim(s) for d, s in zip(array.dims, sizes, strict=True))
-    return tracer.add("apply", given, Array(dims, dtype_name(eqn.outvars[0].aval.dtype)), function="dynamic_slice")
+    return tracer.add(
+        "apply", given, Array(dims, dtype_name(eqn.outvars[0].aval.dtype)), function="dynamic_slice"
+    )
 
 
 def _dynamic_update(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:

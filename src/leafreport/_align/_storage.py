@@ -1,11 +1,12 @@
-"""How leaves are stored, apart from how they are used: where each element of a used array is among the leaves.
+"""How leaves are stored, apart from how they are used: where each element of a used array is among the
+leaves.
 
-A model may keep a matrix turned, reshaped, as a part of a larger leaf or put together of several. All that is
-undone by views before the matrix meets an activation. What is matched is the array that is used; here is found
-where its elements are, so that a pair of used arrays becomes pairs of parts of leaves.
+A model may keep a matrix turned, reshaped, as a part of a larger leaf or put together of several. All that
+is undone by views before the matrix meets an activation. What is matched is the array that is used; here is
+found where its elements are, so that a pair of used arrays becomes pairs of parts of leaves.
 
-Leaves stand one after the other in one space of addresses, with gaps between them, so that no step leads evenly
-from one into the next.
+Leaves stand one after the other in one space of addresses, with gaps between them, so that no step leads
+evenly from one into the next.
 """
 
 import hashlib
@@ -94,9 +95,13 @@ class Storage:
         """
         base = self._base.get(id(array))
         if base is not None:
-            found: np.ndarray = sum(
-                (i * s for i, s in zip(index, strides(array.shape), strict=True)), np.zeros_like(index[0]) if len(index) else np.array(0)
-            ) + base
+            found: np.ndarray = (
+                sum(
+                    (i * s for i, s in zip(index, strides(array.shape), strict=True)),
+                    np.zeros_like(index[0]) if len(index) else np.array(0),
+                )
+                + base
+            )
             return found
         op = self._made[id(array)]
         kind = op.info["kind"]
@@ -118,7 +123,8 @@ class Storage:
         return self.address(op.inputs[0], [np.broadcast_to(i, shape) for i in made])
 
     def chain(self, array: Array) -> list[np.ndarray] | None:
-        """The views that make a used array of one whole leaf, each as a permutation of the flattened elements.
+        """The views that make a used array of one whole leaf, each as a permutation of the flattened
+        elements.
 
         None where it is a part of a leaf, or put together of several.
         """
@@ -135,7 +141,9 @@ class Storage:
             array = op.inputs[0]
         return found[::-1]
 
-    def boxes(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> list[Box] | None:
+    def boxes(
+        self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[Box] | None:
         """A piece of a used array as boxes that lie evenly among the leaves; None where no few boxes do.
 
         Args:
@@ -157,8 +165,11 @@ class Storage:
         sizes = [size for dims in steps for size, _ in dims]
         return boxes([self.piece(array, starts, steps)], sizes, [self.owner])
 
-    def elements(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> object:
-        """What a piece of a used array holds: equal for the same elements of the leaves, however they are viewed.
+    def elements(
+        self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]
+    ) -> object:
+        """What a piece of a used array holds: equal for the same elements of the leaves, however they are
+        viewed.
 
         Of a large array that does not lie evenly among the leaves, only the same view of it is equal.
         """
@@ -181,7 +192,9 @@ class Storage:
         """For addresses numbers of the leaves they are in."""
         return np.searchsorted(np.array(self.starts), addresses, side="right")
 
-    def held(self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> set[int]:
+    def held(
+        self, array: Array, starts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]
+    ) -> set[int]:
         """The numbers of the leaves in which a piece of a used array has elements, as far as is looked."""
         sizes = [size for dims in steps for size, _ in dims]
         if math.prod(sizes) <= _MOST_SEEN:
@@ -285,7 +298,9 @@ def boxes(spaces: Sequence[Addresses], sizes: Sequence[int], owners: Sequence[Ow
         lines: list[list[np.ndarray]] = []
         for axis, addresses in enumerate(_lines(spaces, low, extent)):
             lines.append([line - line[0] for line in addresses])
-            changes = [np.flatnonzero(np.diff(owner(line))) for owner, line in zip(owners, addresses, strict=True)]
+            changes = [
+                np.flatnonzero(np.diff(owner(line))) for owner, line in zip(owners, addresses, strict=True)
+            ]
             ends = [int(change[0]) + 1 for change in changes if change.size]
             divided = min(ends) if ends else _divided(lines[-1])
             if isinstance(divided, int):
@@ -302,10 +317,19 @@ def boxes(spaces: Sequence[Addresses], sizes: Sequence[int], owners: Sequence[Ow
         if split is None:
             starts = tuple(int(space(_point(low))) for space in spaces)
             parts = [(axis, *factor) for axis, divided in enumerate(factors) for factor in divided]
-            found.append(Box(starts, tuple(p[1] for p in parts), tuple(p[2] for p in parts), tuple(p[0] for p in parts)))
+            found.append(
+                Box(
+                    starts, tuple(p[1] for p in parts), tuple(p[2] for p in parts), tuple(p[0] for p in parts)
+                )
+            )
         else:
             axis, at = split
-            todo.append(([*low[:axis], low[axis] + at, *low[axis + 1 :]], [*extent[:axis], extent[axis] - at, *extent[axis + 1 :]]))
+            todo.append(
+                (
+                    [*low[:axis], low[axis] + at, *low[axis + 1 :]],
+                    [*extent[:axis], extent[axis] - at, *extent[axis + 1 :]],
+                )
+            )
             todo.append((low, [*extent[:axis], at, *extent[axis + 1 :]]))
         if len(found) + len(todo) > _MOST_BOXES:
             return None
@@ -316,7 +340,9 @@ def _point(index: Sequence[int]) -> list[np.ndarray]:
     return [np.array(i) for i in index]
 
 
-def _lines(spaces: Sequence[Addresses], low: Sequence[int], extent: Sequence[int]) -> Iterator[list[np.ndarray]]:
+def _lines(
+    spaces: Sequence[Addresses], low: Sequence[int], extent: Sequence[int]
+) -> Iterator[list[np.ndarray]]:
     """For each axis the addresses along it from the first element on, in each space."""
     for axis, size in enumerate(extent):
         index = [np.full(size, i, np.int64) for i in low]
@@ -345,7 +371,10 @@ def _divided(line: Sequence[np.ndarray]) -> list[tuple[int, tuple[int, ...]]] | 
 
 
 def _separable(
-    spaces: Sequence[Addresses], low: Sequence[int], extent: Sequence[int], lines: Sequence[Sequence[np.ndarray]]
+    spaces: Sequence[Addresses],
+    low: Sequence[int],
+    extent: Sequence[int],
+    lines: Sequence[Sequence[np.ndarray]],
 ) -> bool:
     """Whether the addresses are sums of those along the axes."""
     count = math.prod(extent)

@@ -1,9 +1,9 @@
 """A model's program as operations on arrays whose axes are `Dim`s.
 
-The call is traced by `jax.make_jaxpr` on abstract values: nothing is computed but the program's own constants.
-Calls are inlined, loops over stacked layers are unrolled, other loops are followed once. What an operation
-says about axes (which are one, which is a product or a part of others) is unified while tracing; what it does
-with values is an `Op`.
+The call is traced by `jax.make_jaxpr` on abstract values: nothing is computed but the program's own
+constants. Calls are inlined, loops over stacked layers are unrolled, other loops are followed once. What an
+operation says about axes (which are one, which is a product or a part of others) is unified while tracing;
+what it does with values is an `Op`.
 """
 
 import math
@@ -109,7 +109,9 @@ def _relate(found: Program) -> None:
     """Says of arrays that hold the same elements of leaves, as a table and its transpose, which axes are one."""
     storage = Storage(found)
     groups: dict[object, dict[int, Dim]] = {}
-    used = {id(array): array for op in found.ops if not op.output.stored for array in op.inputs if array.stored}
+    used = {
+        id(array): array for op in found.ops if not op.output.stored for array in op.inputs if array.stored
+    }
     for array in used.values():
         known = storage.affine(array)
         if known is None:
@@ -282,7 +284,9 @@ class Tracer:
         if key not in self._stores:
             start = len(self.ops)
             copies = [
-                Array(tuple(Dim(dim.size) for dim in a.dims), a.dtype, stored=True, leafy=True) if a.stored else a
+                Array(tuple(Dim(dim.size) for dim in a.dims), a.dtype, stored=True, leafy=True)
+                if a.stored
+                else a
                 for a in given
             ]
             made = RULES[eqn.primitive.name](self, eqn, copies)
