@@ -9,7 +9,7 @@ from test_architectures import NAMES, PACKAGES, builds, module
 
 from architectures import drawn
 from leafreport import align, report
-from leafreport._align._convert import moved
+from leafreport._align._carry._convert import moved
 
 EVERY = [
     (name, one, other) for name in NAMES for (_, one), (_, other) in itertools.permutations(builds(name), 2)

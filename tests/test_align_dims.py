@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from leafreport._align._dims import (
+from leafreport._align._trace._dims import (
     Dim,
     NotAligned,
     alias,

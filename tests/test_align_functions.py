@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leafreport._align._functions import Functions
+from leafreport._align._match._functions import Functions
 
 X = Functions.X
 

@@ -7,8 +7,8 @@ TYPE_CHECKING = False  # a type checker takes it for true, and typing need not b
 if TYPE_CHECKING:
     from leafreport._adapter import Adapter as Adapter
     from leafreport._adapter import adapter as adapter
-    from leafreport._align._alignment import Alignment as Alignment
     from leafreport._align._aligning import align as align
+    from leafreport._align._alignment import Alignment as Alignment
     from leafreport._comparison import StackComparison as StackComparison
     from leafreport._comparison import compare_stacks as compare_stacks
     from leafreport._diff import LeafDiff as LeafDiff

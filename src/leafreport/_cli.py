@@ -1,4 +1,4 @@
-"""The command `leafreport`: arguments, output streams, exit codes. What each command does is in `_commands`."""
+"""The command `leafreport`: its arguments and options. What each command does is in `_commands`."""
 
 import argparse
 import os
@@ -163,10 +163,10 @@ def _add_align(commands: "argparse._SubParsersAction[_Parser]") -> None:
     pairing = commands.add_parser(
         "align",
         help="which leaf of one model is which of another: exit 0 aligned and equal, 1 not, 2 trouble",
-        description="Finds which leaf of LEFT is which of RIGHT from what each does in the traced programs, and "
-        "what the two do differently though no leaf holds it. Each line: = paired, ? ambiguous, - only on the "
-        "left, + only on the right, . unused, ~ different. Without --input, or of trees and reports, names, "
-        "shapes and layers alone tell. Exit: 0 aligned and equal, 1 not, 2 trouble.",
+        description="Finds which leaf of LEFT is which of RIGHT from what each does in the traced programs, "
+        "and what the two do differently though no leaf holds it. Each line: = paired, ? ambiguous, - only "
+        "on the left, + only on the right, . unused, ~ different. Without --input, or of trees and reports, "
+        "names, shapes and layers alone tell. Exit: 0 aligned and equal, 1 not, 2 trouble.",
         epilog=_TARGET_HELP,
     )
     pairing.add_argument("left", metavar="LEFT", help="a target; a model, or a factory of one, to be traced")

@@ -1,4 +1,4 @@
-"""What each command does: reads targets, prints, and gives the exit code. JAX is imported only by what needs it."""
+"""What each command does: reads targets, prints, gives the exit code. Only what needs JAX imports it."""
 
 import os
 import sys
@@ -115,8 +115,8 @@ def align(arguments: Namespace) -> int:
     arguments.format = arguments.format or "tree"
     _refuse_unused(arguments)
     from leafreport._align._aligning import align
-    from leafreport._align._convert import listed
-    from leafreport._align._saving import refuse_existing, save
+    from leafreport._align._carry._convert import listed
+    from leafreport._align._carry._saving import refuse_existing, save
     from leafreport._errors import AlignmentError, TargetError
     from leafreport._target import opened, sample
 
@@ -133,7 +133,8 @@ def align(arguments: Namespace) -> int:
 
     def run(sides: "list[Any]") -> int:
         with _progress(f"aligning {arguments.left} with {arguments.right}"):
-            found = align(*sides, inputs, x_right=inputs_right, mapping=arguments.mapping)
+            left, right = sides
+            found = align(left, right, inputs, x_right=inputs_right, mapping=arguments.mapping)
         equal = found.ok
         verified = ""
         if arguments.verify:

@@ -53,9 +53,10 @@ def opened(targets: Sequence[str], use: Callable[[list[Any]], _T], *, traced: bo
     """Gives what targets lead to (reports, models, trees) to a function, and what that makes of it.
 
     Args:
-        targets: what the user typed. use: what is done with them. traced: call factories under
-        `jax.eval_shape`, so that no array is made: what they give lives as long as
-            `use` runs. Otherwise they are called as they are.
+        targets: what the user typed.
+        use: what is done with them.
+        traced: call factories under `jax.eval_shape`, so that no array is made: what they give lives as long
+            as `use` runs. Otherwise they are called as they are.
 
     Raises:
         TargetError: as for `load`.
@@ -65,7 +66,7 @@ def opened(targets: Sequence[str], use: Callable[[list[Any]], _T], *, traced: bo
 
     reports = [_read(target) for target in targets]
     with _stdout_to_stderr():
-        found = [
+        found: list[Any] = [
             _named(target) if known is None else known for target, known in zip(targets, reports, strict=True)
         ]
         factories = [known is None and _calls(one) for one, known in zip(found, reports, strict=True)]

@@ -7,18 +7,21 @@ from typing import Any
 
 from leafreport._adapter import adapter_of, model
 from leafreport._align._alignment import Alignment, End, as_inputs
-from leafreport._align._differences import differences
-from leafreport._align._layout import Pair, Piece, around, both_axes, pairs, pieces
+from leafreport._align._compare._differences import differences
+from leafreport._align._layout._axes import both_axes
+from leafreport._align._layout._pair import Pair, Piece
+from leafreport._align._layout._pairs import around, pairs
+from leafreport._align._layout._storing import pieces
 from leafreport._align._mapping import Said, read
-from leafreport._align._match import Side, Sides, unmatched
-from leafreport._align._matching import matched
-from leafreport._align._names import by_names, dtypes
+from leafreport._align._match._match import Side, Sides, unmatched
+from leafreport._align._match._matching import matched
+from leafreport._align._named._naming import by_names
 from leafreport._align._parts import Part, part, whole
-from leafreport._align._records import Difference, LeafPair, Place
-from leafreport._align._trace import Traced, traced
+from leafreport._align._records import Difference, LeafPair, Place, dtype_differences
+from leafreport._align._trace._tracer import Traced, traced
 from leafreport._errors import AlignmentError, LeafReportError
 from leafreport._flatten import report
-from leafreport._leaf import Path, display_path
+from leafreport._leaf import Path
 from leafreport._model import Model
 from leafreport._report import LeafReport
 
@@ -66,10 +69,10 @@ def align(left: Any, right: Any, x: Any = None, *, x_right: Any = None, mapping:
     inputs_right = inputs if x_right is None else as_inputs(x_right)
     ends = _end(left, inputs, "left"), _end(right, inputs_right, "right")
     said = () if mapping is None else tuple(read(mapping, (ends[0].report, ends[1].report)))
-    if x is None and x_right is None or not all(end.model is not None for end in ends):
+    if (x is None and x_right is None) or not all(end.model is not None for end in ends):
         return by_names(*ends, said)
-    calls = tuple(_call(end, name) for end, name in zip(ends, ("left", "right"), strict=True))
-    return _by_dataflow(ends, (calls[0], calls[1]), said)
+    calls = _call(ends[0], "left"), _call(ends[1], "right")
+    return _by_dataflow(ends, calls, said)
 
 
 def _end(target: Any, inputs: tuple[Any, ...], name: str) -> End:
@@ -90,14 +93,12 @@ def _end(target: Any, inputs: tuple[Any, ...], name: str) -> End:
         made = model(adapter, target, inputs)
         return End(report(made), made, made.params, inputs)
     described = report(target, adapter=adapter)
-    if (
-        described.paths == ((),)
-        and described.leaves[0].kind == "object"
-        or callable(getattr(target, "init", None))
+    if (described.paths == ((),) and described.leaves[0].kind == "object") or callable(
+        getattr(target, "init", None)
     ):
         raise AlignmentError(
-            f"the {name} side is a {type(target).__name__}, which has no params yet: give the input its call takes, "
-            "or its params."
+            f"the {name} side is a {type(target).__name__}, which has no params yet: give the input its call "
+            "takes, or its params."
         )
     return End(described, params=target)
 
@@ -109,9 +110,8 @@ def _is_model(target: Any) -> bool:
 
 
 def _call(end: End, name: str) -> Traced:
-    assert end.model is not None
     try:
-        return traced(end.model.apply, end.model.params, end.inputs)
+        return traced(end.called.apply, end.called.params, end.inputs)
     except LeafReportError:
         raise
     except Exception as error:
@@ -156,7 +156,7 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
             )
         )
     rows, extra = _as_said(rows, said)
-    extra += dtypes(rows, *ends)
+    extra += dtype_differences(rows, ends[0].dtypes, ends[1].dtypes)
     inputs, outputs = (
         tuple(_around(pair, sides, kind) for pair in around(sides, found, axes, kind))
         for kind in ("input", "output")
@@ -229,7 +229,7 @@ def _unused(side: Side, end: End, call: Traced) -> tuple[Path, ...]:
 
 
 def _as_said(rows: list[LeafPair], said: Sequence[Said]) -> tuple[list[LeafPair], list[Difference]]:
-    """The rows with what a mapping says; where it says another thing than the programs, that is a difference."""
+    """The rows, and as differences where a mapping says another thing than the programs."""
     extra: list[Difference] = []
     by_left: dict[Path, list[LeafPair]] = {}
     for row in rows:

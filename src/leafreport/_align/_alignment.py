@@ -1,5 +1,6 @@
 """`Alignment`: what came of aligning two models, and what can be done with it."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -8,12 +9,19 @@ import jax
 import numpy as np
 
 from leafreport._align import _rows
-from leafreport._align._convert import converted, listed
+from leafreport._align._carry._convert import converted, listed
+from leafreport._align._carry._verify import (
+    Run,
+    distance,
+    drawn_inputs,
+    drawn_params,
+    first_parting,
+    laid_out,
+)
 from leafreport._align._mapping import to_json
 from leafreport._align._parts import Part
 from leafreport._align._records import BASES, Difference, LeafPair, Verification
-from leafreport._align._verify import Run, distance, drawn_inputs, drawn_params, first_parting, laid_out
-from leafreport._align._trace import traced
+from leafreport._align._trace._tracer import traced
 from leafreport._errors import AlignmentError
 from leafreport._leaf import Path, display_path
 from leafreport._model import Model
@@ -46,6 +54,25 @@ class End:
     opaque: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
 
+    @property
+    def called(self) -> Model:
+        """The model, of which there must be one.
+
+        Raises:
+            AlignmentError: there is a tree or a report alone.
+        """
+        if self.model is None:
+            raise AlignmentError(
+                "nothing can be run: one side has no program. Align two models with an input: "
+                "align(left, right, x)."
+            )
+        return self.model
+
+    @cached_property
+    def dtypes(self) -> dict[Path, str | None]:
+        """The dtype of each leaf by its path."""
+        return {leaf.path: leaf.dtype for leaf in self.report}
+
     @cached_property
     def numbers(self) -> dict[Path, int]:
         """The number of each leaf by its path."""
@@ -60,11 +87,12 @@ class Alignment:
 
     Attributes:
         pairs: one row for each left part and the right part that does the same; no element is in two. Each
-        has
-            `left_path`, `right_path`, `role`, `layout`, `basis`, `ambiguous` and `candidates`.
+            has `left_path`, `right_path`, `role`, `layout`, `basis`, `ambiguous` and `candidates`.
         differences: what the two do differently though no leaf holds it, each with both values and both
-        places. traced: whether both programs were read; otherwise names, shapes and layers alone told.
-        left: the left end. right: the right end.
+            places.
+        traced: whether both programs were read; otherwise names, shapes and layers alone told.
+        left: the left end.
+        right: the right end.
     """
 
     pairs: tuple[LeafPair, ...]
@@ -103,10 +131,23 @@ class Alignment:
         """What in either program was not understood, and taken as it stands: primitives without a rule."""
         return tuple(dict.fromkeys((*self.left.opaque, *self.right.opaque)))
 
-    @property
+    @cached_property
     def kept(self) -> tuple[Path, ...]:
         """The paths of right leaves that `convert` leaves as they are, at least in part."""
-        return (*self.only_right, *self.unused_right)
+        put = dict.fromkeys(self.right.report.paths, 0)
+        for pair in self.pairs:
+            put[pair.right_path] += math.prod(pair.right.sizes)
+        shared = self._shared()
+        return tuple(
+            leaf.path
+            for n, leaf in enumerate(self.right.report)
+            if put[self.right.report.paths[shared.get(n, n)]] < (leaf.size or 0) or leaf.kind != "array"
+        )
+
+    def _shared(self) -> dict[int, int]:
+        """For each right leaf the first one that is the same array."""
+        first: dict[int, int] = {}
+        return {n: first.setdefault(place, n) for n, place in enumerate(self.right.places)}
 
     @cached_property
     def ambiguous(self) -> tuple[LeafPair, ...]:
@@ -162,8 +203,7 @@ class Alignment:
 
         Raises:
             AlignmentError: a pair is ambiguous and nothing is chosen; a used right leaf has neither partner
-            nor
-                value; the params are another tree; a value cannot be kept in its new dtype.
+                nor value; the params are another tree; a value cannot be kept in its new dtype.
         """
         self._refuse_open(choose)
         left = self._leaves(left_params, self.left, "left_params")
@@ -171,9 +211,10 @@ class Alignment:
             p.left_path for p in self.pairs if isinstance(left[self.left.numbers[p.left_path]], _Abstract)
         ]
         if empty:
+            names = listed(tuple(dict.fromkeys(empty)))
             raise AlignmentError(
-                f"there are no values to convert: the left model's {listed(tuple(dict.fromkeys(empty)))} are abstract. "
-                "Give left_params that hold them; on the command line, a target that does."
+                f"there are no values to convert: the left model's {names} are abstract. Give left_params "
+                "that hold them; on the command line, a target that does."
             )
         own = self.right.params if right_params is None else right_params
         right = self._leaves(own, self.right, "right_params")
@@ -182,14 +223,13 @@ class Alignment:
         ]
         if abstract:
             raise AlignmentError(
-                f"the right model uses {listed(abstract)}, which nothing on the left is and which has no values. "
-                "Give right_params that hold them."
+                f"the right model uses {listed(abstract)}, which nothing on the left is and which has no "
+                "values. Give right_params that hold them."
             )
         made = converted(self.pairs, left, right, (self.left.numbers, self.right.numbers))
-        first: dict[int, int] = {}
-        for n, place in enumerate(self.right.places):  # leaves that are one array stay one
-            made[n] = made[first.setdefault(place, n)]
-        return jax.tree_util.tree_structure(own).unflatten(made)
+        for n, first in self._shared().items():  # leaves that are one array stay one
+            made[n] = made[first]
+        return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(own), made)
 
     def verify(
         self,
@@ -206,8 +246,7 @@ class Alignment:
 
         Args:
             left_params: values for the left params; the left model's own by default, and drawn at random
-            where
-                those are abstract.
+                where those are abstract.
             x: the left call's input, or a tuple of several; drawn at random by default: floats from a normal
                 distribution, integers among the rows of the tables they index.
             x_right: the right call's input; the left one, laid out as the right call takes it, by default.
@@ -224,23 +263,23 @@ class Alignment:
         Raises:
             AlignmentError: there are no programs to run, or what `convert` raises.
         """
-        if not self.traced or self.left.model is None or self.right.model is None:
+        if not self.traced:
             raise AlignmentError(
-                "nothing can be run: one side has no program. Align two models with an input: align(left, right, x)."
+                "nothing can be run: the models were aligned without an input. Give it: "
+                "align(left, right, x)."
             )
+        models = self.left.called, self.right.called
         rng = np.random.default_rng(seed)
         roles = {pair.left_path: pair.role for pair in self.pairs}
         params = drawn_params(
             self.left.params if left_params is None else left_params, self.left.report.leaves, roles, rng
         )
         given = self.left.inputs if x is None else as_inputs(x)
-        call = traced(self.left.model.apply, params, given)
-        left = Run(self.left.model, params, drawn_inputs(given, call, rng))
+        call = traced(models[0].apply, params, given)
+        left = Run(models[0], params, drawn_inputs(given, call, rng))
         carried = self.convert(params, right_params=right_params, choose=choose)
         own = carried if right_params is None else right_params
-        right = Run(
-            self.right.model, own, self._as_right(left.inputs) if x_right is None else as_inputs(x_right)
-        )
+        right = Run(models[1], own, self._as_right(left.inputs) if x_right is None else as_inputs(x_right))
         outputs, others = left.outputs(), right.outputs()
         turned = laid_out(self._outputs, outputs, [array.shape for array in others])
         absolute, relative = distance(outputs if turned is None else turned, others)
@@ -260,11 +299,12 @@ class Alignment:
             made = leaves
         if made is None:
             raise AlignmentError(
-                "the right model takes its input laid out otherwise, and the programs do not say how. Give it as "
-                "x_right."
+                "the right model takes its input laid out otherwise, and the programs do not say how. Give "
+                "it as x_right."
             )
         arrays = iter(made)
-        return structure.unflatten([next(arrays) if hasattr(leaf, "shape") else leaf for leaf in wanted])
+        given = [next(arrays) if hasattr(leaf, "shape") else leaf for leaf in wanted]
+        return tuple(jax.tree_util.tree_unflatten(structure, given))
 
     def _not_carried(self, carried: Any, own: Any) -> tuple[Path, ...]:
         """The right leaves whose values are not the left ones carried over."""
@@ -291,8 +331,8 @@ class Alignment:
             )
             more = f"; {plural(rest, 'more pair')} are open" if rest else ""
             raise AlignmentError(
-                f"{first.left} {among}{more}. Say which by align(..., mapping=...), or take the pairs as they are "
-                "listed with choose='listed'."
+                f"{first.left} {among}{more}. Say which by align(..., mapping=...), or take the pairs as "
+                "they are listed with choose='listed'."
             )
 
     def _leaves(self, params: Any, end: End, name: str) -> list[Any]:
@@ -304,10 +344,10 @@ class Alignment:
         if len(leaves) != len(known):
             raise AlignmentError(f"{name} has {plural(len(leaves), 'leaf')}, the model {len(known):,}.")
         for leaf, own in zip(leaves, known, strict=True):
-            if own.shape is not None and tuple(getattr(leaf, "shape", ())) != own.shape:
+            shape = tuple(getattr(leaf, "shape", ()))
+            if own.shape is not None and shape != own.shape:
                 raise AlignmentError(
-                    f"{name}: {display_path(own.path)} has shape {tuple(getattr(leaf, 'shape', ()))}, the model's "
-                    f"has {own.shape}."
+                    f"{name}: {display_path(own.path)} has shape {shape}, the model's has {own.shape}."
                 )
         return leaves
 
@@ -332,8 +372,7 @@ class Alignment:
     def to_tree(
         self, *, fold: bool = True, depth: int | None = None, max_rows: int | None = None, color: bool = False
     ) -> str:
-        """One tree of the left paths, each with its partner, with how many pairs a block has, and the
-        outcome.
+        """One tree of the left paths, each with its partner; how many pairs a block has; the outcome.
 
         Args:
             fold: show blocks that differ by a number alone once.

@@ -106,9 +106,8 @@ def read(source: Any, reports: tuple[LeafReport, LeafReport]) -> list[Said]:
     """The rows of a mapping.
 
     Args:
-        source: what `Alignment.to_json` gives, as text or a file of it; an `Alignment`'s document as a
-        dict; or
-            a dict of left paths to right paths, as tuples or joined by "/".
+        source: what `Alignment.to_json` gives, as text, as a file of it or as a dict; or a dict of left paths
+            to right paths, as tuples or joined by "/".
         reports: the leaves of both sides.
 
     Raises:
@@ -133,7 +132,9 @@ def _document(source: Any) -> Any:
     if isinstance(source, Mapping):
         return dict(source)
     name = "the mapping"
-    if isinstance(source, PathLike) or isinstance(source, str) and not source.lstrip().startswith(("{", "[")):
+    if isinstance(source, PathLike) or (
+        isinstance(source, str) and not source.lstrip().startswith(("{", "["))
+    ):
         name = f"the mapping {str(source)!r}"
         try:
             source = File(source).read_bytes()
@@ -141,8 +142,8 @@ def _document(source: Any) -> Any:
             raise AlignmentError(f"{name} cannot be read: {error.strerror}.") from error
     if not isinstance(source, str | bytes):
         raise AlignmentError(
-            f"the mapping is a {type(source).__name__}: give what Alignment.to_json gives, a file of it, or a "
-            "dict of left paths to right paths."
+            f"the mapping is a {type(source).__name__}: give what Alignment.to_json gives, a file of it, or "
+            "a dict of left paths to right paths."
         )
     try:
         return json.loads(source)
@@ -221,8 +222,8 @@ def _move(row: dict[str, Any], parts: Sequence[Part], where: str) -> Move:
     sizes = {math.prod(move.axes), *(math.prod(part.sizes) for part in parts)}
     if sorted(move.order) != list(range(len(move.axes))) or len(sizes) > 1:
         raise AlignmentError(
-            f"{where}: {parts[0]} of shape {parts[0].sizes}, as {move.axes} and turned by {move.order}, is not "
-            f"{parts[1]} of shape {parts[1].sizes}. Leave 'axes' and 'order' out to have them found."
+            f"{where}: {parts[0]} of shape {parts[0].sizes}, as {move.axes} and turned by {move.order}, is "
+            f"not {parts[1]} of shape {parts[1].sizes}. Leave 'axes' and 'order' out to have them found."
         )
     return move
 
@@ -233,13 +234,14 @@ def _refuse_twice(parts: Sequence[Part], which: str) -> None:
         for other in seen.get(part.path, ()):
             if _overlap(part, other):
                 raise AlignmentError(
-                    f"the mapping has {part} twice on the {which}: each element has one partner. Take a row out."
+                    f"the mapping has {part} twice on the {which}: each element has one partner. Take a row "
+                    "out."
                 )
         seen.setdefault(part.path, []).append(part)
 
 
 def _overlap(a: Part, b: Part) -> bool:
-    """Whether two parts of one leaf may share an element; of leaves seen in two ways that is not looked into."""
+    """Whether two parts of one leaf share an element, as far as both divide the leaf alike."""
     if a.whole or b.whole:
         return True
     if a.shape != b.shape:

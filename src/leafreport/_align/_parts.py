@@ -76,10 +76,12 @@ class Move:
     """How one part becomes another: `left.reshape(axes).transpose(order).reshape(sizes of the right part)`.
 
     Attributes:
-        axes: what the left part's axes are divided into. order: for each axis of the right part, divided
-        alike, which of them it is. flip: those of `axes` whose indices run backwards. scale: what values
-        are multiplied by. offset: what is added to them then. then: what is done to the result, flattened,
-        after that; for a leaf that was turned and reshaped twice.
+        axes: what the left part's axes are divided into.
+        order: for each axis of the right part, divided alike, which of them it is.
+        flip: those of `axes` whose indices run backwards.
+        scale: what values are multiplied by.
+        offset: what is added to them then.
+        then: what is done to the result, flattened, after that; for a leaf that is turned and reshaped twice.
     """
 
     axes: tuple[int, ...]
@@ -126,8 +128,7 @@ def simplified(move: Move) -> Move:
 
 
 def layout(left: Part, move: Move, right: Part) -> str:
-    """What is done to the left part, in words: `identity`, or steps of slice, reshape, flip, transpose,
-    concat.
+    """What is done to the left part, in words: `identity`, or steps from slice to concat.
 
     >>> whole = lambda name, *shape: Part((name,), shape, shape, tuple((0, n) for n in shape))
     >>> layout(whole("kernel", 6, 8), Move((6, 8), (1, 0)), whole("weight", 8, 6))

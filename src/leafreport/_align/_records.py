@@ -1,5 +1,6 @@
 """What an alignment says: pairs of parts, differences and where they are. Plain records, without JAX."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -25,6 +26,7 @@ class LeafPair:
             order in which the programs come to them, where nothing else tells them apart), `name` (paths,
             shapes and layers, where there is no program) or `mapping` (the caller said so).
         candidates: where nothing determines the pair, every right part that would do as well.
+        open_layout: whether its axes could be in another order too.
     """
 
     left: Part
@@ -75,9 +77,9 @@ class Place:
     """Where in a model something is done.
 
     Attributes:
-        after: the path of the leaf that was used last before it; None at the beginning. before: the path of
-        the leaf that is used next; None at the end. The same as `after` where it is done to
-            that leaf, or with it.
+        after: the path of the leaf that was used last before it; None at the beginning.
+        before: the path of the leaf that is used next; None at the end. The same as `after` where it is done
+            to that leaf, or with it.
         scope: the names of the modules it is in, as the framework tells JAX; may be empty.
         code: file, line and function; may be empty.
     """
@@ -122,6 +124,26 @@ class Difference:
             f"{self.what}  {escape(self.left)} -> {escape(self.right)}  "
             f"left {self.left_place}; right {self.right_place}"
         )
+
+
+def dtype_differences(
+    pairs: Iterable[LeafPair], left: Mapping[Path, str | None], right: Mapping[Path, str | None]
+) -> list[Difference]:
+    """Pairs of leaves that have other dtypes, each pair of leaves once.
+
+    Args:
+        pairs: the pairs.
+        left: the dtype of each left leaf.
+        right: the same of the right ones.
+    """
+    out: dict[tuple[Path, Path], Difference] = {}
+    for pair in pairs:
+        a, b = left[pair.left_path], right[pair.right_path]
+        if a != b:
+            places = Place(pair.left_path, pair.left_path), Place(pair.right_path, pair.right_path)
+            told = Difference("dtype", str(a), str(b), *places)
+            out.setdefault((pair.left_path, pair.right_path), told)
+    return list(out.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def _groups(blocks: Sequence[_Block]) -> list[list[_Block]]:
 
 
 def _label(labels: Sequence[str]) -> str:
-    """`Dense_{0..11}` of labels that differ in one number; the first and the last where they differ in more."""
+    """`Dense_{0..11}` of labels that differ in one number; the first and the last of others."""
     if len(set(labels)) == 1:
         return labels[0]
     parts = [_NUMBER.split(label) for label in labels]

@@ -1,4 +1,4 @@
-"""Rows of two trees side by side as text: a glyph and a word for what each is, colour for those who see it."""
+"""Rows of two trees side by side as text: a glyph and a word for what each is, colour where it is seen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""What two matched programs do differently, and where, in a practitioner's words."""

@@ -1,0 +1,1 @@
+"""A model's program as operations on arrays, whose axes are unified, and whose leaves have places."""
