@@ -93,6 +93,8 @@ class Alignment:
         traced: whether both programs were read; otherwise names, shapes and layers alone told.
         left: the left end.
         right: the right end.
+        copies: left parts that are paired already and that the right model has once more, in a leaf of its
+            own, as a table that is tied on the left alone: rows like pairs.
     """
 
     pairs: tuple[LeafPair, ...]
@@ -100,6 +102,7 @@ class Alignment:
     traced: bool
     left: End = field(repr=False)
     right: End = field(repr=False)
+    copies: tuple[LeafPair, ...] = ()
     # Pairs of parts of the inputs and of the outputs, by which one side's are laid out as the other's.
     _inputs: tuple[LeafPair, ...] = field(default=(), repr=False)
     _outputs: tuple[LeafPair, ...] = field(default=(), repr=False)
@@ -135,7 +138,7 @@ class Alignment:
     def kept(self) -> tuple[Path, ...]:
         """The paths of right leaves that `convert` leaves as they are, at least in part."""
         put = dict.fromkeys(self.right.report.paths, 0)
-        for pair in self.pairs:
+        for pair in (*self.pairs, *self.copies):
             put[pair.right_path] += math.prod(pair.right.sizes)
         shared = self._shared()
         return tuple(
@@ -226,7 +229,7 @@ class Alignment:
                 f"the right model uses {listed(abstract)}, which nothing on the left is and which has no "
                 "values. Give right_params that hold them."
             )
-        made = converted(self.pairs, left, right, (self.left.numbers, self.right.numbers))
+        made = converted((*self.pairs, *self.copies), left, right, (self.left.numbers, self.right.numbers))
         for n, first in self._shared().items():  # leaves that are one array stay one
             made[n] = made[first]
         return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(own), made)
@@ -360,6 +363,7 @@ class Alignment:
         different.
         """
         rows = [PairedRow(0, "?" if pair.ambiguous else "=", str(pair)) for pair in self.pairs]
+        rows += [PairedRow(0, "=", f"{copy}, a copy") for copy in self.copies]
         rows += [PairedRow(0, "-", str(part), "only on the left") for part in self.left.alone]
         rows += [PairedRow(0, "+", str(part), "only on the right") for part in self.right.alone]
         for path in self.unused_left:
@@ -382,7 +386,11 @@ class Alignment:
         """
         leaves = {leaf.path: leaf for leaf in self.left.report}
         found = _rows.entries(
-            self.pairs, [(part.path, part.where) for part in self.left.alone], self.unused_left, leaves
+            self.pairs,
+            self.copies,
+            [(part.path, part.where) for part in self.left.alone],
+            self.unused_left,
+            leaves,
         )
         rows = _rows.tree_rows(found, fold=fold, depth=depth)
         rows += [PairedRow(0, "+", str(part), "only on the right") for part in self.right.alone]
@@ -401,7 +409,7 @@ class Alignment:
             "unused_right": self.unused_right,
             "opaque": self.opaque,
         }
-        return to_json(self.pairs, facts, self.differences)
+        return to_json(self.pairs, self.copies, facts, self.differences)
 
     def __str__(self) -> str:
         return self.to_text().rstrip("\n")

@@ -38,12 +38,18 @@ class Said:
     role: str = ""
 
 
-def to_json(pairs: Sequence[LeafPair], facts: Mapping[str, Any], differences: Sequence[Difference]) -> str:
-    """Pairs, differences and whatever else as one JSON document, ASCII only."""
+def to_json(
+    pairs: Sequence[LeafPair],
+    copies: Sequence[LeafPair],
+    facts: Mapping[str, Any],
+    differences: Sequence[Difference],
+) -> str:
+    """Pairs, copies, differences and whatever else as one JSON document, ASCII only."""
     document = {
         "schema": SCHEMA,
         **facts,
         "pairs": [_row(pair) for pair in pairs],
+        "copies": [_row(pair) for pair in copies],
         "differences": [
             {
                 "what": difference.what,

@@ -61,6 +61,7 @@ class _Block:
 
 def entries(
     pairs: Iterable[LeafPair],
+    copies: Iterable[LeafPair],
     alone: Iterable[tuple[Path, str]],
     unused: Iterable[Path],
     leaves: dict[Path, Leaf],
@@ -73,10 +74,11 @@ def entries(
             _last(pair.left_path) + _spaced(pair.left.where),
             pair.right_path,
             _last(pair.right_path) + _spaced(pair.right.where),
-            _note(pair),
+            _note(pair) + note,
             _spec(leaves, pair.left_path),
         )
-        for pair in pairs
+        for own, note in ((pairs, ""), (copies, ", a copy"))
+        for pair in own
     ]
     found += [
         Entry(path, "-", _last(path) + _spaced(where), None, "", "only on the left", _spec(leaves, path))

@@ -137,6 +137,7 @@ class Axes:
     def _note(self, op: Op, node: int, slot: int, operand: Array, offsets: Offsets) -> None:
         """What each axis of a leaf's piece does where the piece meets something."""
         leaf, _ = self.graph.at(operand, offsets)
+        leaf = self.graph.copies.get((leaf, node), leaf)
         if self.graph.nodes[leaf].kind != "leaf":
             return
         roles = self._roles.setdefault(leaf, {})

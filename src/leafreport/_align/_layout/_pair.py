@@ -67,9 +67,13 @@ class Pairs:
     """The pairs of pieces, and the matched nodes between which no layout was found.
 
     Attributes:
-        rows: the pairs, in the order of the left pieces.
+        rows: the pairs, in the order of the left pieces; no element is in two.
+        left_again: pairs of left pieces that have another partner already.
+        right_again: pairs of right pieces that have.
         unsaid: left and right nodes.
     """
 
     rows: list[Pair]
+    left_again: list[Pair] = field(default_factory=list)
+    right_again: list[Pair] = field(default_factory=list)
     unsaid: list[tuple[int, int]] = field(default_factory=list)

@@ -1,10 +1,11 @@
 """The pairs of parts of leaves that matched nodes come to, and those of inputs and outputs."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from leafreport._align._layout._axes import Axes, Sizes, divided
 from leafreport._align._layout._merging import merged, whole_leaves
+from leafreport._align._layout._overlaps import apart
 from leafreport._align._layout._pair import Pair, Pairs, Piece
 from leafreport._align._layout._storing import pieces, stored
 from leafreport._align._match._graph import Graph
@@ -27,7 +28,7 @@ def pairs(
     left, right = (side.graph for side in sides)
     rows: list[Pair] = []
     unsaid: list[tuple[int, int]] = []
-    for a, b in found.nodes.items():
+    for a, b in sorted(found.nodes.items(), key=lambda item: sides[0].rank[item[0]]):
         if left.nodes[a].kind != "leaf" or right.nodes[b].kind != "leaf":
             continue
         try:
@@ -52,9 +53,12 @@ def pairs(
             unsaid.append((a, b))
         else:
             rows += made
-    shapes = tuple([array.shape for array in g.program.leaves] for g in (left, right))
-    found_rows = merged(_in_order(_once(rows)), (shapes[0], shapes[1]))
-    return Pairs(whole_leaves(found_rows, (shapes[0], shapes[1])), unsaid)
+    shapes = (
+        [array.shape for array in left.program.leaves],
+        [array.shape for array in right.program.leaves],
+    )
+    kept, left_again, right_again = (merged(_in_order(own), shapes) for own in apart(rows, shapes))
+    return Pairs(whole_leaves(kept, shapes), left_again, right_again, unsaid)
 
 
 def around(sides: Sides, found: Match, axes: tuple[Axes, Axes], kind: str) -> list[Pair]:
@@ -83,11 +87,6 @@ _NONE = Piece(0, 0, (), ())
 
 def _in_order(rows: Iterable[Pair]) -> list[Pair]:
     return sorted(rows, key=lambda pair: (pair.left.array, pair.left.start))
-
-
-def _once(rows: Sequence[Pair]) -> list[Pair]:
-    """Rows without those that say the same again, as of a leaf that is used in two views."""
-    return list({(pair.left, pair.right, pair.order, pair.flip): pair for pair in reversed(rows)}.values())
 
 
 def _plain_piece(graph: Graph, n: int) -> Piece:

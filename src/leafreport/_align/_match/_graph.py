@@ -34,6 +34,7 @@ class Graph:
         events: where a dim is contracted, kept, looked up or summed over.
         uses: where a view of leaves meets an activation.
         origin: the number of the operation that made a node's array, or what was done to it.
+        copies: for leaves that were taken apart, by leaf and taker, the taker's own node of the leaf.
     """
 
     def __init__(self, program: Program, functions: Functions) -> None:
@@ -46,6 +47,7 @@ class Graph:
         # The operation, its node, which of its operands, the view of leaves, and the piece of it.
         self.uses: list[tuple[Op, int, int, Array, Offsets]] = []
         self.origin: dict[Ref, int] = {}
+        self.copies: dict[tuple[int, int], int] = {}
         self._known: dict[Any, int] = {}
         self._values: dict[int, dict[Offsets, Ref]] = {}
         self._at_work: int | None = None

@@ -1,39 +1,67 @@
 """Two traced calls to two graphs and which node is which."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from leafreport._align._match._functions import Functions
 from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Match, Side, Sides, match, unmatched
 from leafreport._align._match._partial import partial
+from leafreport._align._match._sharing import is_shared, separate
 from leafreport._align._trace._tracer import Traced, program
 
 
 def matched(
     calls: tuple[Traced, Traced], chosen: Callable[[Sides], Iterable[tuple[int, int]]] = lambda _: ()
 ) -> tuple[Sides, Match]:
-    """The graphs of two calls, matched. Where they differ, the members of ensembles are told apart too.
+    """The graphs of two calls, matched.
+
+    Where they differ, the members of ensembles are told apart too, and leaves that are used in several places
+    are taken as one for each.
 
     Args:
         calls: the calls.
         chosen: gives pairs of nodes that the caller says are one.
     """
-    sides, found = _matched(calls, chosen, members=False)
-    if not found.whole and any(side.graph.program.ensembles for side in sides):
-        others, other = _matched(calls, chosen, members=True)
-        if other.whole or _lone(others, other) < _lone(sides, found):
-            return others, other
-    return sides, found
+    best = _matched(calls, chosen, _Way())
+    ways = []
+    if any(side.graph.program.ensembles for side in best[0]):
+        ways.append(_Way(members=True))
+    if any(is_shared(side.graph) for side in best[0]):
+        ways.append(_Way(separate=True))
+    for way in ways:
+        if best[1].whole:
+            break
+        other = _matched(calls, chosen, way)
+        if other[1].whole or _lone(*other) < _lone(*best):
+            best = other
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How programs are looked at: with the members of ensembles, with leaves that are shared, taken apart."""
+
+    members: bool = False
+    separate: bool = False
 
 
 def _matched(
-    calls: tuple[Traced, Traced], chosen: Callable[[Sides], Iterable[tuple[int, int]]], *, members: bool
+    calls: tuple[Traced, Traced], chosen: Callable[[Sides], Iterable[tuple[int, int]]], way: _Way
 ) -> tuple[Sides, Match]:
     functions = Functions()
-    left, right = (Side(Graph(program(call, members=members), functions)) for call in calls)
-    return (left, right), match((left, right), partial, chosen((left, right)))
+    graphs = [Graph(program(call, members=way.members), functions) for call in calls]
+    if way.separate:
+        for graph in graphs:
+            separate(graph)
+    sides = Side(graphs[0]), Side(graphs[1])
+    return sides, match(sides, partial, chosen(sides))
 
 
 def _lone(sides: Sides, found: Match) -> int:
-    """How many leaves' pieces have no partner."""
-    return len(unmatched(sides[0], found.nodes)) + len(unmatched(sides[1], found.nodes.values()))
+    """How many leaves have no partner, or none for a part of theirs."""
+    both = zip(sides, (found.nodes, found.nodes.values()), strict=True)
+    return sum(
+        len({number for n in unmatched(side, taken) for number in side.graph.nodes[n].info["leaves"]})
+        for side, taken in both
+    )
