@@ -20,6 +20,7 @@ from leafreport._align._match._matching import matched
 from leafreport._align._named._naming import by_names
 from leafreport._align._parts import Part, part, whole
 from leafreport._align._records import Difference, LeafPair, Place, dtype_differences
+from leafreport._align._saying import honoured
 from leafreport._align._trace._tracer import Traced, traced
 from leafreport._errors import AlignmentError, LeafReportError
 from leafreport._flatten import report
@@ -174,7 +175,7 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
                 places=call.places,
             )
         )
-    rows, extra = _as_said(rows, said)
+    rows, extra, both = honoured(rows, said, (made[0], made[1]))
     extra += dtype_differences([*rows, *copies], ends[0].dtypes, ends[1].dtypes)
     extra += [_sharing(pair, "left") for pair in copies]
     extra += [_sharing(pair, "right") for pair in right_again]
@@ -182,7 +183,6 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
         tuple(_around(pair, sides, kind) for pair in around(sides, found, axes, kind))
         for kind in ("input", "output")
     )
-    both = made[0], made[1]
     return Alignment(
         tuple(rows), (*compared.differences, *extra), True, *both, tuple(copies), inputs, outputs
     )
@@ -260,29 +260,3 @@ def _unused(side: Side, end: End, call: Traced) -> tuple[Path, ...]:
         for number in nodes[n].info["leaves"]
     }
     return tuple(path for path, place in zip(end.report.paths, call.places, strict=True) if place not in used)
-
-
-def _as_said(rows: list[LeafPair], said: Sequence[Said]) -> tuple[list[LeafPair], list[Difference]]:
-    """The rows, and as differences where a mapping says another thing than the programs."""
-    extra: list[Difference] = []
-    by_left: dict[Path, list[LeafPair]] = {}
-    for row in rows:
-        by_left.setdefault(row.left_path, []).append(row)
-    for one in said:
-        told = [
-            row
-            for row in by_left.get(one.left.path, [])
-            if row.left.slices == one.left.slices or one.left.whole
-        ]
-        wrong = [row for row in told if row.right_path != one.right.path]
-        if told and wrong:
-            extra.append(
-                Difference(
-                    "mapping",
-                    f"the mapping has {one.left} -> {one.right}",
-                    f"the programs have {wrong[0].left} -> {wrong[0].right}",
-                    Place(one.left.path[:-1], one.left.path[:-1]),
-                    Place(one.right.path[:-1], one.right.path[:-1]),
-                )
-            )
-    return rows, extra

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path as File
 from typing import Any
 
-from leafreport._align._parts import Move, Part, whole
+from leafreport._align._parts import Move, Part, close, whole
 from leafreport._align._records import Difference, LeafPair, Place
 from leafreport._errors import AlignmentError, nearest
 from leafreport._leaf import Leaf, Path, display_path
@@ -113,22 +113,30 @@ def read(source: Any, reports: tuple[LeafReport, LeafReport]) -> list[Said]:
 
     Args:
         source: what `Alignment.to_json` gives, as text, as a file of it or as a dict; or a dict of left paths
-            to right paths, as tuples or joined by "/".
+            to right paths, as tuples or joined by "/". Rows with `ambiguous` true say nothing.
         reports: the leaves of both sides.
 
     Raises:
         AlignmentError: it cannot be read, a row names no leaf, names one part twice, or does not fit it.
     """
     document = _document(source)
-    rows = document["pairs"] if isinstance(document, dict) and "pairs" in document else document
-    if isinstance(rows, dict):
-        rows = [{"left": left, "right": right} for left, right in rows.items()]
+    rows = document
+    if isinstance(document, dict) and "schema" in document:
+        if document["schema"] != SCHEMA:
+            raise AlignmentError(
+                f"the mapping's schema is {document['schema']!r}, and this version reads {SCHEMA!r}. Save it "
+                "with Alignment.to_json."
+            )
+        rows = document.get("pairs")
+    elif isinstance(document, dict):
+        rows = [{"left": left, "right": right} for left, right in document.items()]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise AlignmentError(
             "the mapping is neither what Alignment.to_json gives nor a dict of left paths to right paths."
         )
     sides = _Leaves(reports[0]), _Leaves(reports[1])
-    found = [_said(row, number, sides) for number, row in enumerate(rows)]
+    # A pair that was open when it was saved is so still, until a hand has said otherwise.
+    found = [_said(row, n, sides) for n, row in enumerate(rows) if row.get("ambiguous") is not True]
     for which in ("left", "right"):
         _refuse_twice([getattr(said, which) for said in found], which)
     return found
@@ -203,7 +211,7 @@ def _read_part(leaf: Leaf, given: Any, where: str) -> Part:
     try:
         seen = tuple(int(size) for size in given["shape"])
         slices = tuple((int(start), int(stop)) for start, stop in given["slices"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AlignmentError(
             f"{where} needs 'shape' and 'slices', a start and a stop for each axis."
         ) from error
@@ -223,10 +231,11 @@ def _move(row: dict[str, Any], parts: Sequence[Part], where: str) -> Move:
             float(row.get("offset", 0.0)),
             _move(row["then"], parts, where) if row.get("then") is not None else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AlignmentError(f"{where} needs 'axes' and 'order', an integer for each axis.") from error
     sizes = {math.prod(move.axes), *(math.prod(part.sizes) for part in parts)}
-    if sorted(move.order) != list(range(len(move.axes))) or len(sizes) > 1:
+    flips = set(move.flip) <= set(range(len(move.axes)))
+    if sorted(move.order) != list(range(len(move.axes))) or len(sizes) > 1 or not flips:
         raise AlignmentError(
             f"{where}: {parts[0]} of shape {parts[0].sizes}, as {move.axes} and turned by {move.order}, is "
             f"not {parts[1]} of shape {parts[1].sizes}. Leave 'axes' and 'order' out to have them found."
@@ -235,18 +244,20 @@ def _move(row: dict[str, Any], parts: Sequence[Part], where: str) -> Move:
 
 
 def _refuse_twice(parts: Sequence[Part], which: str) -> None:
-    seen: dict[Path, list[Part]] = {}
+    by_path: dict[Path, list[Part]] = {}
     for part in parts:
-        for other in seen.get(part.path, ()):
-            if _overlap(part, other):
+        by_path.setdefault(part.path, []).append(part)
+    for own in by_path.values():
+        near = close(own)
+        for n, part in enumerate(near):
+            if any(overlap(part, other) for other in near[:n]):
                 raise AlignmentError(
                     f"the mapping has {part} twice on the {which}: each element has one partner. Take a row "
                     "out."
                 )
-        seen.setdefault(part.path, []).append(part)
 
 
-def _overlap(a: Part, b: Part) -> bool:
+def overlap(a: Part, b: Part) -> bool:
     """Whether two parts of one leaf share an element, as far as both divide the leaf alike."""
     if a.whole or b.whole:
         return True

@@ -234,3 +234,25 @@ def _boxes(size: int, start: int, own: Sequence[tuple[int, int]]) -> list[tuple[
     elif outer > 1:
         found.append((outer, (start % outer, start % outer + 1)))
     return found
+
+
+def close(parts: Sequence[Part]) -> list[Part]:
+    """The parts of one leaf that may share an element with another of them. Cost: one sort for each axis.
+
+    Where the leaf is divided in two ways, these are all.
+    """
+    if len({part.shape for part in parts}) > 1:
+        return list(parts)
+    groups = [list(parts)]
+    for axis in range(len(parts[0].shape) if parts else 0):
+        divided: list[list[Part]] = []
+        for group in groups:
+            end = -1
+            for part in sorted(group, key=lambda one: one.slices[axis]):
+                start, stop = part.slices[axis]
+                if start >= end:
+                    divided.append([])
+                divided[-1].append(part)
+                end = max(end, stop)
+        groups = [group for group in divided if len(group) > 1]
+    return [part for group in groups for part in group if len(group) > 1]

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from leafreport._align._layout._pair import Pair, Piece
-from leafreport._align._parts import part
+from leafreport._align._parts import close, part
 
 _Shapes = tuple[Sequence[tuple[int, ...]], Sequence[tuple[int, ...]]]
 # Of a row of more elements, so many at random are looked at.
@@ -143,25 +143,6 @@ def _suspects(pieces: Sequence[Piece], shapes: Sequence[tuple[int, ...]]) -> set
             parts = [
                 part((), shapes[array], pieces[n].start, pieces[n].sizes, pieces[n].strides) for n in numbers
             ]
-            if len({own.shape for own in parts}) > 1:
-                found.update(numbers)
-            else:
-                found.update(_close(numbers, [own.slices for own in parts]))
+            near = set(map(id, close(parts)))
+            found.update(n for n, own in zip(numbers, parts, strict=True) if id(own) in near)
     return found
-
-
-def _close(numbers: Sequence[int], slices: Sequence[Sequence[tuple[int, int]]]) -> set[int]:
-    """Boxes of one array that are not told apart along any axis. Cost: one sort for each axis."""
-    groups = [list(range(len(numbers)))]
-    for axis in range(len(slices[0])):
-        divided: list[list[int]] = []
-        for group in groups:
-            end = -1
-            for n in sorted(group, key=lambda n: slices[n][axis]):
-                start, stop = slices[n][axis]
-                if start >= end:
-                    divided.append([])
-                divided[-1].append(n)
-                end = max(end, stop)
-        groups = [group for group in divided if len(group) > 1]
-    return {numbers[n] for group in groups for n in group}

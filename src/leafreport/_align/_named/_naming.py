@@ -13,16 +13,16 @@ from dataclasses import replace
 from leafreport._align._alignment import Alignment, End
 from leafreport._align._mapping import Said
 from leafreport._align._named._layers import is_array, layers, paired
-from leafreport._align._named._turns import by_shape, moves
-from leafreport._align._parts import Move, Part, whole
+from leafreport._align._named._turns import moves
+from leafreport._align._parts import Part, whole
 from leafreport._align._records import LeafPair, dtype_differences
-from leafreport._errors import AlignmentError
+from leafreport._align._saying import as_said
 from leafreport._leaf import Path
 
 
 def by_names(left: End, right: End, said: Sequence[Said]) -> Alignment:
     """The alignment of two trees of which no program was read."""
-    rows: list[LeafPair] = [_as_said(one, left, right) for one in said]
+    rows: list[LeafPair] = [as_said(one, left, right) for one in said]
     taken = {row.left_path for row in rows}, {row.right_path for row in rows}
     sides = [layers(end, gone) for end, gone in zip((left, right), taken, strict=True)]
     for ours, theirs, basis, rivals in paired(*sides):
@@ -73,20 +73,3 @@ def _lone(end: End, parts: Iterable[Part]) -> Iterator[Part]:
     for leaf in end.report:
         if is_array(leaf) and (leaf.path not in covered or covered[leaf.path] < (leaf.size or 0)):
             yield whole(leaf.path, leaf.shape or ())
-
-
-def _as_said(one: Said, left: End, right: End) -> LeafPair:
-    """A row of a mapping as a pair; how the left part is turned is found out where the row does not say."""
-    options: Sequence[Move] = (one.move,) if one.move is not None else ()
-    if one.move is None:
-        leaves = left.report[one.left.path], right.report[one.right.path]
-        if one.left.whole and one.right.whole:
-            options = moves(*leaves)
-        else:
-            options = by_shape(one.left.sizes, one.right.sizes)
-    if not options:
-        raise AlignmentError(
-            f"the mapping has {one.left} of shape {one.left.sizes} as {one.right} of shape {one.right.sizes}"
-            ": no order of axes makes one the other. Say 'axes' and 'order', or take the row out."
-        )
-    return LeafPair(one.left, one.right, options[0], one.role, "mapping", (), len(options) > 1)
