@@ -11,6 +11,7 @@ from leafreport._render._paired import PairedRow
 from leafreport._render._rows import plural
 
 _NUMBER = re.compile("([0-9]+)")
+_INDEX = re.compile(r"\[([0-9]+)(?=[,\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +129,27 @@ def tree_rows(found: Sequence[Entry], *, fold: bool, depth: int | None = None) -
         block.entries.append(entry)
     _sum(root)
     rows: list[PairedRow] = []
-    stack: list[tuple[Sequence[_Block], int, Path]] = [([root], 0, ())]
+    # Blocks that are shown as one, and whatever stands for them elsewhere: the first one's are counted.
+    stack: list[tuple[Sequence[_Block], Sequence[_Block], int, Path]] = [([root], [root], 0, ())]
     while stack:
-        group, level, above = stack.pop()
+        group, everywhere, level, above = stack.pop()
         rows.append(_block_row(group, level, above))
         block = group[0]
         if depth is not None and level >= depth:
             continue
-        rows += [
-            _entry_row(entry, level + 1, block.inner)
-            for entry in sorted(block.entries, key=lambda e: natural_key(e.name))
-        ]
-        children = sorted(block.children.values(), key=lambda b: natural_key(b.label))
-        groups = _groups(children) if fold else [[child] for child in children]
-        stack += [(together, level + 1, block.inner) for together in reversed(groups)]
+        every = [sorted(one.entries, key=lambda e: natural_key(e.name)) for one in everywhere]
+        inners = [one.inner for one in everywhere]
+        if fold and len(everywhere) == 1:
+            runs = _runs(every[0])
+            rows += [_entry_row(run, inners * len(run), level + 1) for run in runs]
+        else:
+            rows += [_entry_row(entries, inners, level + 1) for entries in zip(*every, strict=True)]
+        children = [sorted(one.children.values(), key=lambda b: natural_key(b.label)) for one in everywhere]
+        groups = _groups(children[0]) if fold else [[child] for child in children[0]]
+        place = {id(child): n for n, child in enumerate(children[0])}
+        for together in reversed(groups):
+            all_of_them = [own[place[id(child)]] for own in children for child in together]
+            stack.append((together, all_of_them, level + 1, block.inner))
     return rows
 
 
@@ -158,19 +166,34 @@ def _sum(root: _Block) -> None:
         block.count += sum(child.count for child in block.children.values())
     root.inner = root.right or ()
     above: dict[int, Path] = {id(root): ()}
+    within: dict[int, tuple[str, ...]] = {id(root): ()}
     for block in order:
         block.inner = block.right if block.right is not None else above[id(block)]
         above.update((id(child), block.inner) for child in block.children.values())
+        for child in block.children.values():
+            within[id(child)] = (*within[id(block)], *_NUMBER.findall(child.label))
     numbers: dict[object, int] = {}
     for block in reversed(order):
         said = tuple(
-            (e.glyph, e.name, e.told, _relative(e.right[:-1], block.inner) if e.right else (), e.note, e.leaf)
+            (
+                e.glyph,
+                e.name,
+                _masked(e.told, within[id(block)]),
+                _relative(e.right[:-1], block.inner) if e.right else (),
+                _masked(e.note, within[id(block)]),
+                e.leaf,
+            )
             for e in block.entries
         )
         right = tuple(_NUMBER.sub("#", step) for step in _relative(block.right, above[id(block)]))
         below = tuple(child.alike for child in block.children.values())
         key = _NUMBER.sub("#", block.label), right, said, below
         block.alike = numbers.setdefault(key, len(numbers))
+
+
+def _masked(text: str, numbers: Sequence[str]) -> str:
+    """A part's text without an index that is the number of the block it is in: the place in a stack."""
+    return _INDEX.sub(lambda m: f"[#{numbers.index(m[1])}" if m[1] in numbers else m[0], text)
 
 
 def _common(paths: Sequence[Path]) -> Path:
@@ -188,13 +211,33 @@ def _block_row(group: Sequence[_Block], level: int, above: Path) -> PairedRow:
     return PairedRow(level, "", f"{label}{times}{arrow}", plural(count, "pair") if count else "no pair")
 
 
-def _entry_row(entry: Entry, level: int, inner: Path) -> PairedRow:
+def _runs(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Entries of one leaf that differ in the place in a stack alone, together."""
+    found: dict[object, list[Entry]] = {}
+    for entry in entries:
+        index = _INDEX.search(entry.name)
+        own = () if index is None else (index[1],)
+        right = list(entry.right or ())
+        step = next((n for n, s in enumerate(right) if _NUMBER.findall(s)[-1:] == list(own)), None)
+        if step is not None:
+            right[step] = _NUMBER.sub("#", right[step])
+        told = [_masked(text, own) for text in (entry.name, entry.told, entry.note)]
+        found.setdefault((entry.glyph, *told, *right), []).append(entry)
+    return list(found.values())
+
+
+def _entry_row(entries: Sequence[Entry], inners: Sequence[Path], level: int) -> PairedRow:
+    texts = [_entry_text(entry, inner) for entry, inner in zip(entries, inners, strict=True)]
+    return PairedRow(level, entries[0].glyph, _label(texts), _label([entry.note for entry in entries]))
+
+
+def _entry_text(entry: Entry, inner: Path) -> str:
     partner = ""
     if entry.right is not None:
         between = _relative(entry.right[:-1], inner)
         partner = f" -> {f'{display_path(between)}/' if between else ''}{entry.told}"
     spec = f" {entry.leaf}" if entry.leaf else ""
-    return PairedRow(level, entry.glyph, f"{entry.name}{spec}{partner}", entry.note)
+    return f"{entry.name}{spec}{partner}"
 
 
 def _relative(path: Path | None, above: Path) -> Path:
@@ -216,11 +259,13 @@ def _label(labels: Sequence[str]) -> str:
     if len(set(labels)) == 1:
         return labels[0]
     parts = [_NUMBER.split(label) for label in labels]
-    varying = [n for n in range(1, len(parts[0]), 2) if len({p[n] for p in parts}) > 1]
-    if len(varying) == 1 and len({len(p) for p in parts}) == 1:
-        (place,) = varying
-        told = number_runs([p[place] for p in parts])
-        return f"{''.join(parts[0][:place])}{{{told}}}{''.join(parts[0][place + 1 :])}"
+    if len({len(p) for p in parts}) == 1:
+        varying = [n for n in range(1, len(parts[0]), 2) if len({p[n] for p in parts}) > 1]
+        words = {tuple(p[::2]) for p in parts}
+        runs = {tuple(p[n] for p in parts) for n in varying}
+        if len(runs) == 1 == len(words):
+            told = f"{{{number_runs(list(runs.pop()))}}}"
+            return "".join(told if n in varying else step for n, step in enumerate(parts[0]))
     return f"{labels[0]} .. {labels[-1]}"
 
 
