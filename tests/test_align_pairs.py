@@ -1,34 +1,15 @@
 """Leaves of two models paired by what they do: proved by carrying random values over and running both."""
 
-import random
+import resource
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aligned import proved, rows, twice
+from plain_models import WIDTH, attention, block, lstm, norm, shape, split_heads, transformer
 
 from leafreport import Model, adapter, align
-
-HEADS, LENGTH, WIDTH, WORDS = 2, 5, 8, 11
-
-
-def shape(*sizes, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def proved(left, right, *inputs):
-    """Every leaf in use is paired, by dataflow alone, nothing differs, and the two compute the same."""
-    found = align(left, right, inputs)
-    assert found.ok, str(found)
-    assert {pair.basis for pair in found.pairs} == {"dataflow"}
-    assert found.opaque == ()
-    assert found.verify().max_rel_difference < 1e-5
-    return found
-
-
-def rows(found):
-    """What is paired, as text: names and layouts."""
-    return {(str(pair.left), str(pair.right), pair.layout) for pair in found.pairs}
 
 
 # --- Dense stacks -------------------------------------------------------------------------------------------
@@ -51,73 +32,9 @@ def test_square_dense_stack(other):
 # --- Models written in plain JAX ----------------------------------------------------------------------------
 
 
-def norm(x, scale, shift):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-6) * scale + shift
-
-
-def fast_norm(x, scale, shift):
-    mean = x.mean(-1, keepdims=True)
-    variance = (x * x).mean(-1, keepdims=True) - mean * mean
-    return (x - mean) * (jax.lax.rsqrt(variance + 1e-6) * scale) + shift
-
-
-def split_heads(x):
-    return x.reshape(*x.shape[:-1], HEADS, -1).swapaxes(-2, -3)
-
-
-def attention(q, k, v):
-    scores = jax.nn.softmax(q @ k.swapaxes(-1, -2) / np.sqrt(WIDTH // HEADS), -1)
-    mixed = (scores @ v).swapaxes(-2, -3)
-    return mixed.reshape(*mixed.shape[:-2], WIDTH)
-
-
-def separate(p, x):
-    for b in p["blocks"]:
-        h = norm(x, b["s1"], b["t1"])
-        q, k, v = (split_heads(h @ b[n] + b[f"{n}b"]) for n in "qkv")
-        x = x + attention(q, k, v) @ b["o"] + b["ob"]
-        x = x + jax.nn.gelu(norm(x, b["s2"], b["t2"]) @ b["u"] + b["ub"]) @ b["d"] + b["db"]
-    return norm(x, p["s"], p["t"])
-
-
-def fused(p, x):
-    for b in p["blocks"]:
-        qkv = b["qkv"] @ fast_norm(x, b["s1"], b["t1"]).swapaxes(-1, -2) + b["qkvb"][:, None]
-        q, k, v = (split_heads(part) for part in jnp.split(qkv.swapaxes(-1, -2), 3, -1))
-        x = (attention(q, k, v) @ b["o"].T + b["ob"]) + x
-        h = fast_norm(x, b["s2"], b["t2"])
-        inner = jnp.einsum("btd,du->btu", h, b["u"]) + b["ub"]
-        x = (jnp.tensordot(jax.nn.gelu(inner), b["d"], 1) + b["db"]) + x
-    return fast_norm(x, p["s"], p["t"])
-
-
-def block(*, is_fused):
-    d, u = WIDTH, 4 * WIDTH
-    common = {
-        **{n: shape(d) for n in ("s1", "t1", "s2", "t2", "ob", "db")},
-        "o": shape(d, d),
-        "u": shape(d, u),
-        "ub": shape(u),
-        "d": shape(u, d),
-    }
-    if is_fused:
-        return common | {"qkv": shape(3 * d, d), "qkvb": shape(3 * d)}
-    return common | {n: shape(d, d) for n in "qkv"} | {f"{n}b": shape(d) for n in "qkv"}
-
-
-def transformer(layers, *, is_fused=False):
-    params = {
-        "blocks": [block(is_fused=is_fused) for _ in range(layers)],
-        "s": shape(WIDTH),
-        "t": shape(WIDTH),
-    }
-    return Model(params, fused if is_fused else separate)
-
-
 def test_fused_projections_against_separate_ones():
-    left, right = transformer(3), transformer(3, is_fused=True)
-    found = rows(proved(left, right, shape(2, LENGTH, WIDTH)))
+    (left, inputs), (right, _) = transformer(3), transformer(3, fused=True)
+    found = rows(proved(left, right, *inputs))
     for i, n in enumerate("qkv"):
         part = f"[{i * WIDTH}:{(i + 1) * WIDTH}"
         assert (f"blocks/1/{n}", f"blocks/1/qkv{part}, :]", f"transpose, concat {part}, :]") in found
@@ -125,8 +42,8 @@ def test_fused_projections_against_separate_ones():
 
 
 def test_stacked_layers_against_separate_ones():
-    left = transformer(4)
-    stacked = jax.tree.map(lambda leaf: shape(4, *leaf.shape), block(is_fused=False))
+    left, inputs = transformer(4)
+    stacked = jax.tree.map(lambda leaf: shape(4, *leaf.shape), block(fused=False))
 
     def scanned(p, x):
         def step(x, layer):
@@ -140,7 +57,7 @@ def test_stacked_layers_against_separate_ones():
         return norm(x, p["s"], p["t"])
 
     right = Model({"blocks": stacked, "s": shape(WIDTH), "t": shape(WIDTH)}, scanned)
-    found = proved(left, right, shape(2, LENGTH, WIDTH))
+    found = proved(left, right, *inputs)
     assert len(found.pairs) == 4 * 16 + 2
     assert ("blocks/2/o", "blocks/o[2, :, :]", "concat [2, :, :]") in rows(found)
 
@@ -164,23 +81,10 @@ def test_up_and_down_are_not_taken_for_each_other():
 
 
 def test_gates_in_another_order():
-    x = shape(4, 3)
-
-    def cell(order):
-        def run(p, x):
-            h = c = jnp.zeros((4, WIDTH))
-            for _ in range(2):
-                parts = dict(zip(order, jnp.split(x @ p["i"] + h @ p["h"] + p["b"], 4, -1), strict=True))
-                c = jax.nn.sigmoid(parts["f"]) * c + jax.nn.sigmoid(parts["i"]) * jnp.tanh(parts["g"])
-                h = jax.nn.sigmoid(parts["o"]) * jnp.tanh(c)
-            return h
-
-        params = {"i": shape(3, 4 * WIDTH), "h": shape(WIDTH, 4 * WIDTH), "b": shape(4 * WIDTH)}
-        return Model(params, run)
-
-    found = proved(cell("ifgo"), cell("igfo"), x)
+    (left, inputs), (right, _) = lstm("ifgo"), lstm("igfo")
+    found = proved(left, right, *inputs)
     shifts = {p.left.where: p.right.where for p in found.pairs if p.left_path == ("b",)}
-    assert shifts == {"[0:8]": "[0:8]", "[8:16]": "[16:24]", "[16:24]": "[8:16]", "[24:32]": "[24:32]"}
+    assert shifts == {"[0:4]": "[0:4]", "[4:8]": "[8:12]", "[8:12]": "[4:8]", "[12:16]": "[12:16]"}
 
 
 # --- Models that differ -------------------------------------------------------------------------------------
@@ -223,45 +127,178 @@ def test_extra_layer_stays_alone():
     assert len(found.pairs) + len(found.only_right) == 5
     assert len(found.pairs) + len(found.only_left) == 4
     assert found.ambiguous  # which of the five is the one more, no program tells
+    assert twice(found) == []
 
 
-# --- Scrambles with a known answer --------------------------------------------------------------------------
+def test_a_leaf_of_another_width_is_no_partner():
+    def call(p, x):
+        return jnp.tanh(x @ p["a"]) @ p["b"]
+
+    left = Model({"a": shape(WIDTH, 16), "b": shape(16, WIDTH)}, call)
+    right = Model({"a": shape(WIDTH, 12), "b": shape(12, WIDTH)}, call)
+    found = align(left, right, shape(4, WIDTH))
+    assert (found.pairs, found.only_left, found.only_right) == ((), (("a",), ("b",)), (("a",), ("b",)))
+    assert {d.what for d in found.differences} == {"shape"}
 
 
-def scrambled(model, seed):
-    """The same function of renamed, reordered, transposed, reshaped and fused leaves; and who is whose."""
-    rng = random.Random(seed)
-    leaves, structure = jax.tree.flatten(model.params)
-    order = rng.sample(range(len(leaves)), len(leaves))
-    stored, undo = {}, {}
-    for place, n in enumerate(order):
-        leaf = leaves[n]
-        axes = rng.sample(range(len(leaf.shape)), len(leaf.shape))
-        turned = tuple(leaf.shape[a] for a in axes)
-        kept = turned
-        if rng.random() < 0.3:
-            kept = (int(np.prod(turned)),)
-        elif len(turned) == 1 and turned[0] % 2 == 0 and rng.random() < 0.5:
-            kept = (turned[0] // 2, 2)
-        name = f"{rng.choice('abc')}{place}"
-        stored[name] = shape(*kept)
-        undo[n] = (name, turned, tuple(int(a) for a in np.argsort(axes)))
-
-    def apply(params, x):
-        own = [
-            params[name].reshape(turned).transpose(back)
-            for name, turned, back in (undo[n] for n in range(len(leaves)))
-        ]
-        return model.apply(structure.unflatten(own), x)
-
-    paths = jax.tree_util.tree_leaves_with_path(model.params)
-    steps = [tuple(str(getattr(key, "key", getattr(key, "idx", None))) for key in path) for path, _ in paths]
-    return Model(stored, apply), {steps[n]: (undo[n][0],) for n in range(len(leaves))}
+# --- Leaves that are used twice -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_scramble_is_undone(seed):
-    left = transformer(1 + seed % 3, is_fused=bool(seed % 2))
-    right, truth = scrambled(left, seed)
-    found = proved(left, right, shape(2, LENGTH, WIDTH))
-    assert {p.left_path: p.right_path for p in found.pairs} == truth
+def tied(p, ids):
+    return jnp.tanh(p["e"][ids] @ p["w"]) @ p["e"].T
+
+
+def untied(p, ids):
+    return jnp.tanh(p["e"][ids] @ p["w"]) @ p["h"]
+
+
+TIED = Model({"e": shape(11, WIDTH), "w": shape(WIDTH, WIDTH)}, tied)
+UNTIED = Model({"e": shape(11, WIDTH), "h": shape(WIDTH, 11), "w": shape(WIDTH, WIDTH)}, untied)
+IDS = shape(2, 3, dtype=jnp.int32)
+
+
+def test_a_tied_table_is_copied_to_where_the_other_model_has_one_more():
+    found = align(TIED, UNTIED, IDS)
+    assert rows(found) == {("e", "e", "identity"), ("w", "w", "identity")}
+    assert [(str(c.left), str(c.right), c.layout) for c in found.copies] == [("e", "h", "transpose")]
+    assert [(d.what, d.left, d.right) for d in found.differences] == [
+        ("sharing", "e is used here and elsewhere", "h is used here alone")
+    ]
+    assert (found.only_left, found.only_right, found.kept) == ((), (), ())
+    assert not found.ok
+    assert found.verify().ok
+
+
+def test_of_two_tables_one_alone_becomes_a_tied_one():
+    found = align(UNTIED, TIED, IDS)
+    assert rows(found) == {("e", "e", "identity"), ("w", "w", "identity")}
+    assert (found.copies, found.only_left, found.only_right) == ((), (("h",),), ())
+    assert [d.what for d in found.differences] == ["sharing"]
+
+
+def test_a_shared_layer_becomes_two():
+    def call(p, x):
+        return jnp.tanh(jnp.tanh(x @ p["w"] + p["b"]) @ p.get("w2", p["w"]) + p.get("b2", p["b"]))
+
+    one = {"w": shape(WIDTH, WIDTH), "b": shape(WIDTH)}
+    found = align(Model(one, call), Model(one | {"w2": one["w"], "b2": one["b"]}, call), shape(4, WIDTH))
+    assert rows(found) == {("w", "w", "identity"), ("b", "b", "identity")}
+    assert {(c.left_path, c.right_path) for c in found.copies} == {(("w",), ("w2",)), (("b",), ("b2",))}
+    assert not found.ambiguous
+    assert found.verify().ok
+
+
+def test_a_leaf_seen_whole_and_in_part_is_in_one_row():
+    def call(p, x):
+        return jnp.tanh(x @ p["w"]) @ p["w"][:, :4]
+
+    def apart(p, x):
+        return jnp.tanh(x @ p["w"]) @ p["v"]
+
+    left = Model({"w": shape(WIDTH, WIDTH)}, call)
+    right = Model({"w": shape(WIDTH, WIDTH), "v": shape(WIDTH, 4)}, apart)
+    x = shape(4, WIDTH)
+    assert rows(proved(left, left, x)) == {("w", "w", "identity")}
+    found = align(left, right, x)
+    assert rows(found) == {("w", "w", "identity")}
+    assert [str(c) for c in found.copies] == ["w[:, 0:4] -> v  slice [:, 0:4], weight"]
+    back = align(right, left, x)
+    assert (rows(back), back.only_left) == ({("w", "w", "identity")}, (("v",),))
+    assert twice(found) == twice(back) == []
+
+
+def test_parts_that_overlap_are_in_one_row_each_element():
+    def call(p, x):
+        return jnp.tanh(x @ p["w"][:, :6]) @ p["w"][:6, 2:]
+
+    left = Model({"w": shape(WIDTH, WIDTH)}, call)
+    found = proved(left, left, shape(4, WIDTH))
+    assert sum(pair.left.of(np.ones((WIDTH, WIDTH))).size for pair in found.pairs) == 8 * 6 + 6 * 2
+
+
+# --- Inputs and outputs -------------------------------------------------------------------------------------
+
+
+def test_several_inputs_and_outputs_as_trees():
+    params = {"a": shape(3, 4), "b": shape(5, 4)}
+
+    def left(p, x):
+        y = x["u"] @ p["a"] + x["v"] @ p["b"]
+        return {"sum": y, "pair": (jnp.tanh(y), y.mean(0))}
+
+    def right(p, given):
+        u, v = given
+        y = v @ p["one"].T + u @ p["other"].T
+        return jnp.tanh(y), y.mean(0), y
+
+    found = align(
+        Model(params, left),
+        Model({"one": shape(4, 5), "other": shape(4, 3)}, right),
+        {"u": shape(2, 3), "v": shape(2, 5)},
+        x_right=([shape(2, 3), shape(2, 5)],),
+    )
+    assert rows(found) == {("a", "other", "transpose"), ("b", "one", "transpose")}
+    assert found.ok
+    assert found.verify().ok
+
+
+def test_images_in_another_layout():
+    def call(layout):
+        def run(p, x):
+            y = jax.lax.conv_general_dilated(x, p["k"], (1, 1), "SAME", dimension_numbers=layout)
+            return jax.nn.relu(y)
+
+        return run
+
+    left = Model({"k": shape(3, 3, 4, 6)}, call(("NHWC", "HWIO", "NHWC")))
+    right = Model({"k": shape(6, 4, 3, 3)}, call(("NCHW", "OIHW", "NCHW")))
+    found = proved(left, right, shape(2, 9, 8, 4), x_right=(shape(2, 4, 9, 8),))
+    assert rows(found) == {("k", "k", "reshape (9, 4, 6), transpose (2, 1, 0), reshape (6, 4, 3, 3)")}
+
+
+def test_what_is_not_understood_is_said():
+    def call(p, x):
+        return jnp.fft.rfft(x @ p["w"]).real @ p["v"]
+
+    model = Model({"w": shape(WIDTH, WIDTH), "v": shape(5, 3)}, call)
+    found = align(model, model, shape(4, WIDTH))
+    assert found.opaque == ("fft",)
+    assert "not understood: fft" in found.summary()
+    assert {(p.left_path, p.right_path) for p in found.pairs} == {(("w",), ("w",)), (("v",), ("v",))}
+
+
+def test_a_symmetric_pair_is_ambiguous_and_both_candidates_are_listed():
+    model = Model(
+        {"a": shape(WIDTH, WIDTH), "b": shape(WIDTH, WIDTH)},
+        lambda p, x: jnp.tanh(x @ p["a"]) + jnp.tanh(x @ p["b"]),
+    )
+    found = align(model, model, shape(4, WIDTH))
+    assert not found.ok
+    assert [(p.basis, p.ambiguous, list(map(str, p.candidates))) for p in found.pairs] == [
+        ("order", True, ["a", "b"])
+    ] * 2
+
+
+# --- What it costs ------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_fifty_gibibytes_is_aligned_without_its_memory():
+    def call(p, x):
+        for w in p:
+            x = jnp.tanh(x @ w)
+        return x
+
+    def stacked(p, x):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(w @ x), None), x.T, p)[0].T
+
+    wide, layers = 16_384, 50
+    left = Model([shape(wide, wide)] * layers, call)
+    right = Model(shape(layers, wide, wide), stacked)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = align(left, right, shape(1, wide))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert found.ok
+    assert len(found.pairs) == layers
+    assert str(found.pairs[7]) == "7 -> (root)[7, :, :]  transpose, concat [7, :, :], weight"
+    assert sum(leaf.nbytes for leaf in found.left.report) == 50 * 2**30
+    assert grown < 2**20  # KiB, where the leaves have 50 times as much
