@@ -56,7 +56,9 @@ def square(layers=4):
     """Layers that are all of one shape."""
 
     def call(p, x):
-        return functools.reduce(lambda x, l: jnp.tanh(x @ l[0] + l[1]), zip(p["w"], p["b"], strict=True), x)
+        return functools.reduce(
+            lambda x, wb: jnp.tanh(x @ wb[0] + wb[1]), zip(p["w"], p["b"], strict=True), x
+        )
 
     return Model({"w": [shape(6, 6)] * layers, "b": [shape(6)] * layers}, call), (shape(3, 6),)
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from architectures import nested
+
 from leafreport import Model
 
 Arrays = list[Any]
@@ -146,18 +146,26 @@ def _join(shapes, rng):
                 a, b = sorted((n, m))
                 if kind == "stack":
                     place = rng.randint(0, len(shape))
-                    return (
-                        lambda arrays: _merged(arrays, a, b, lambda x, y: np.stack([x, y], place)),
-                        lambda arrays: _parted(arrays, a, b, lambda x: (x.take(0, place), x.take(1, place))),
-                    )
+                    return _stacking(a, b, place)
                 if same:
                     axis = rng.choice(same)
                     size = shapes[a][axis]
-                    return (
-                        lambda arrays: _merged(arrays, a, b, lambda x, y: np.concatenate([x, y], axis)),
-                        lambda arrays: _parted(arrays, a, b, lambda x: tuple(jnp.split(x, [size], axis))),
-                    )
+                    return _joining(a, b, axis, size)
     return None
+
+
+def _stacking(a, b, place):
+    return (
+        lambda arrays: _merged(arrays, a, b, lambda x, y: np.stack([x, y], place)),
+        lambda arrays: _parted(arrays, a, b, lambda x: (x.take(0, place), x.take(1, place))),
+    )
+
+
+def _joining(a, b, axis, size):
+    return (
+        lambda arrays: _merged(arrays, a, b, lambda x, y: np.concatenate([x, y], axis)),
+        lambda arrays: _parted(arrays, a, b, lambda x: tuple(jnp.split(x, [size], axis))),
+    )
 
 
 def _merged(arrays, a, b, join):

@@ -5,9 +5,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from architectures import drawn
 from test_architectures import NAMES, PACKAGES, builds, module
 
-from architectures import drawn
 from leafreport import align, report
 from leafreport._align._carry._convert import moved
 

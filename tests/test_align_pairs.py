@@ -11,7 +11,6 @@ from plain_models import WIDTH, attention, block, lstm, norm, shape, split_heads
 
 from leafreport import Model, adapter, align
 
-
 # --- Dense stacks -------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,10 @@
 import importlib
 import pkgutil
 
+import architectures
 import jax
 import numpy as np
 import pytest
-
-import architectures
 from architectures import drawn
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(architectures.__path__))

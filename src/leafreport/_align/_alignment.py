@@ -1,6 +1,7 @@
 """`Alignment`: what came of aligning two models, and what can be done with it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -284,22 +285,29 @@ class Alignment:
         own = carried if right_params is None else right_params
         right = Run(models[1], own, self._as_right(left.inputs) if x_right is None else as_inputs(x_right))
         outputs, others = left.outputs(), right.outputs()
-        turned = laid_out(self._outputs, outputs, [array.shape for array in others])
-        absolute, relative = distance(outputs if turned is None else turned, others)
+        shapes = [array.shape for array in others]
+        if not (self._same_inputs and shapes == [array.shape for array in outputs]):
+            outputs = laid_out(self._outputs, outputs, shapes) or outputs
+        absolute, relative = distance(outputs, others)
         places = None
         if not relative <= rtol:
             paths = self.left.report.paths, self.right.report.paths
             places = first_parting((left, right), paths, relative, rtol)
         return Verification(absolute, relative, rtol, places, self._not_carried(carried, own))
 
+    @property
+    def _same_inputs(self) -> bool:
+        """Whether both calls take arrays of the same shapes: then these are the same arrays."""
+        left, right = ([leaf.shape for leaf in _arrays(end.inputs)] for end in (self.left, self.right))
+        return left == right
+
     def _as_right(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The left inputs, laid out as the right call takes them."""
-        leaves = [leaf for leaf in jax.tree_util.tree_leaves(inputs) if hasattr(leaf, "shape")]
         wanted, structure = jax.tree_util.tree_flatten(self.right.inputs)
-        shapes = [leaf.shape for leaf in wanted if hasattr(leaf, "shape")]
-        made = laid_out(self._inputs, [np.asarray(leaf) for leaf in leaves], shapes)
-        if made is None and shapes == [leaf.shape for leaf in leaves]:
-            made = leaves
+        made: Sequence[Any] | None = _arrays(inputs)
+        if not self._same_inputs:
+            shapes = [leaf.shape for leaf in _arrays(self.right.inputs)]
+            made = laid_out(self._inputs, [np.asarray(leaf) for leaf in _arrays(inputs)], shapes)
         if made is None:
             raise AlignmentError(
                 "the right model takes its input laid out otherwise, and the programs do not say how. Give "
@@ -416,6 +424,11 @@ class Alignment:
 
     def __repr__(self) -> str:
         return f"<Alignment {self.summary()}>"
+
+
+def _arrays(inputs: Any) -> list[Any]:
+    """The arrays among what a call takes."""
+    return [leaf for leaf in jax.tree_util.tree_leaves(inputs) if hasattr(leaf, "shape")]
 
 
 _Abstract = jax.ShapeDtypeStruct

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leafreport._align._compare._places import Places
+from leafreport._align._compare._unlike import unlike
+from leafreport._align._compare._wiring import wiring
 from leafreport._align._compare._words import Step, apart, steps
 from leafreport._align._layout._axes import Axes
 from leafreport._align._match._functions import Functions
@@ -60,9 +62,10 @@ class _Comparison:
         self.right: Graph = sides[1].graph
         self.functions: Functions = self.left.functions
         self.found = found.nodes
+        self.whole = found.whole
         self.back = {b: a for a, b in found.nodes.items()}
         self.paths = paths
-        self.places = tuple(Places(side, p) for side, p in zip(sides, paths, strict=True))
+        self.places = Places(sides[0], paths[0]), Places(sides[1], paths[1])
         self.axes = axes
         self.out: dict[_Key, Difference] = {}
         self.moves: dict[int, tuple[float, float]] = {}
@@ -77,7 +80,14 @@ class _Comparison:
                 self._absorbed(a)
         for a in sorted(self.found, key=self.sides[0].rank.__getitem__):
             self._node(a, self.found[a])
-        return Found(list(self.out.values()), self.moves)
+        found = list(self.out.values())
+        apart = (
+            self.left.copies or self.right.copies
+        )  # a leaf that one side shares makes axes one there alone
+        if self.whole and not apart and not {difference.what for difference in found} - _HARMLESS:
+            found += wiring(self.sides, self.found, self.places, self.paths)
+        found += unlike(self.left.program, self.right.program, {difference.what for difference in found})
+        return Found(found, self.moves)
 
     # --- Values that are others on the right
 
@@ -163,34 +173,43 @@ class _Comparison:
         self._settings(a, b)
         left = [*ours.operands, *_back(ours)]
         right = [*theirs.operands, *_back(theirs)]
-        taken = {(label, node): done for label, node, done in right}
+        taken = list(right)
         rest: list[Term] = []
         for label, node, done in left:
-            partner = (label, self.found.get(node, -1))
-            if partner in taken:
-                self._between((node, done), (partner[1], taken.pop(partner)), a, b, label)
+            partner = self._fitting(label, self.found.get(node, -1), done, taken)
+            if partner is not None:
+                taken.remove(partner)
+                self._between((node, done), partner[1:], a, b, label)
             else:
                 rest.append((label, node, done))
         lone: list[Term] = []
         for label, node, done in rest:  # what is taken in another role
-            other = next((key for key in taken if key[1] == self.found.get(node, -1)), None)
+            other = next((term for term in taken if term[1] == self.found.get(node, -1)), None)
             if other is None:
                 lone.append((label, node, done))
                 continue
-            self._between((node, done), (other[1], taken.pop(other)), a, b, label)
+            taken.remove(other)
+            self._between((node, done), other[1:], a, b, label)
             roles = [_roles(label), _roles(other[0])]
             told = f"{self._name(0, node)} {roles[0]}", f"{self._name(1, other[1])} {roles[1]}"
             self._add(a, "axes", told, (self.places[0].of(a), self.places[1].of(b)))
-        others = [(label, node, done) for (label, node), done in taken.items()]
-        if lone or others:
-            self._unlike(a, b, lone, others)
+        if lone or taken:
+            self._unlike(a, b, lone, taken)
+
+    def _fitting(self, label: str, node: int, done: int, taken: Sequence[Term]) -> Term | None:
+        """Among what is taken of one node in one role, what had the same done to it, or the first."""
+        fitting = [term for term in taken if term[:2] == (label, node)]
+        alike = (term for term in fitting if self.functions.same(done, term[2]))
+        return next(alike, fitting[0] if fitting else None) if len(fitting) > 1 else next(iter(fitting), None)
 
     def _between(self, left: tuple[int, int], right: tuple[int, int], a: int, b: int, label: str) -> None:
         """What is done on the way from one matched node to another."""
         undone = self.adjusted.get(left[0], Functions.X)
         ours, theirs = left[1], self.functions.after(right[1], undone)
         if label == "index":
-            return
+            rows = self.left.nodes[a].info.get("rows", 1)
+            if self.functions.same_index(ours, theirs, rows):
+                return
         if self.functions.same(ours, theirs):
             self._over_axes(left, right, a, b)
             return
@@ -236,6 +255,10 @@ class _Comparison:
     def _settings(self, a: int, b: int) -> None:
         """What a product or a convolution is told beside its operands."""
         ours, theirs = self.left.nodes[a], self.right.nodes[b]
+        steps = ours.info.get("steps"), theirs.info.get("steps")
+        if steps[0] != steps[1]:
+            told = _steps_words(steps[0]), _steps_words(steps[1])
+            self._add("steps", "steps", told, (self.places[0].of(a), self.places[1].of(b)))
         one, other = ours.info.get("settings"), theirs.info.get("settings")
         if one is None or other is None:
             return
@@ -297,6 +320,10 @@ class _Comparison:
         )
         names = [[self._name(side, t[1]) for t in terms] for side, terms in enumerate((lone, others))]
         told = [_said(ours.kind, n) if n else "nothing" for n in names]
+        if ours.kind == theirs.kind == "output":
+            told = [
+                f"{g.part_words(n)} {t}" for g, n, t in ((self.left, a, told[0]), (self.right, b, told[1]))
+            ]
         self._add(a, what, (told[0], told[1]), places)
 
     def _partner(self, side: int, n: int) -> int:
@@ -312,7 +339,7 @@ class _Comparison:
         if node.kind == "leaf":
             return " and ".join(display_path(self.paths[side][number]) for number in node.info["leaves"])
         if node.kind == "input":
-            return f"input {node.info['number']}"
+            return graph.part_words(n)
         place = self.places[side].of(n)
         where = place.after or place.before
         kind = {"dot": "product", "conv": "convolution", "join": node.info.get("why", "")}.get(
@@ -329,6 +356,12 @@ class _Comparison:
             self.out[key] = Difference(what, *told, *places)
 
 
+# What changes no axis: where nothing else differs, axes can be compared.
+_HARMLESS = frozenset(
+    {"epsilon", "activation", "norm", "scale", "constant", "dropout", "dtype", "accumulation"}
+)
+
+
 def _back(node: Node) -> list[Term]:
     return [("back", *node.info["back"])] if "back" in node.info else []
 
@@ -339,6 +372,16 @@ def _roles(label: str) -> str:
         if label == "ends"
         else "has no axis that is summed over later"
     )
+
+
+def _steps_words(steps: int | None) -> str:
+    """How often a loop runs, in words; a number that stands for its condition is none to read."""
+    if steps is None:
+        return "no loop"
+    return f"{steps:,} steps" if steps < _MOST_STEPS else f"until a condition holds ({steps % 10_000:04})"
+
+
+_MOST_STEPS = 1 << 32
 
 
 def _dilation(settings: dict[str, Any]) -> Any:

@@ -226,10 +226,15 @@ def _plain(functions: Functions, expression: int) -> Step:
     """A step that has no name: its operations, and the constants it takes."""
     name, settings, _ = functions.key(expression)
     constants = functions.constants_in(expression)
-    if functions.random(expression):
-        return Step("dropout", "dropout with random numbers")
+    random = functions.random(expression)
+    if random:
+        told = [functions.constants.random_words(number) for number in random]
+        return Step("dropout", f"{_verb(name)} {' and '.join(told)}")
     if name == "masked":
         return Step("mask", f"{functions.constants.mask_words(settings)} mask")
+    if name == "part":
+        _, start, stop, size = settings
+        return Step("function", f"places {start}:{stop} of {size}")
     if name.startswith("reduce_window") or name == "pad":
         return Step("window", f"{name.removeprefix('reduce_')} {_window_words(name, settings)}")
     told = [functions.constants.words(value) for kind, value in constants if kind == "k"]

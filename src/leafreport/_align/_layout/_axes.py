@@ -18,13 +18,15 @@ def both_axes(sides: Sides, found: Match) -> "tuple[Axes, Axes]":
     number = {n: i for i, n in enumerate(found.nodes)}
     back = {r: number[n] for n, r in found.nodes.items()}
     colors = Colors()
-    return Axes(sides[0], number, colors), Axes(sides[1], back, colors)
+    known = Divisions()
+    return Axes(sides[0], number, colors, known), Axes(sides[1], back, colors, known)
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """An axis of a used piece: its size, what it does, what its dim is elsewhere, and its place in use."""
+    """An axis of a used piece: dim, size, what it does, what its dim is elsewhere, and its place in use."""
 
+    dim: Dim
     size: int
     role: object
     color: object
@@ -51,11 +53,77 @@ class Divided:
     sure: bool
 
 
-def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis]) -> Divided:
+class Divisions:
+    """What axes were divided into, where one side divides an axis and the other does not, or otherwise.
+
+    Each part of a left axis is a part of a right one, wherever the two are met again.
+    """
+
+    def __init__(self) -> None:
+        # For each side and dim its parts, the slowest first: size, and a number that both sides share.
+        self._parts: tuple[dict[Dim, list[tuple[int, int]]], dict[Dim, list[tuple[int, int]]]] = ({}, {})
+        self._count = 0
+
+    def matched(
+        self, ours: Sequence[_Axis], theirs: Sequence[_Axis], sure: bool
+    ) -> "list[tuple[_Part, _Part, int]]":
+        """The parts of axes that are together the same on both sides: which is which, and how large.
+
+        Args:
+            ours: the left axes.
+            theirs: the right ones.
+            sure: whether it is known that these are the same, and not taken so for want of better.
+
+        Raises:
+            NotAligned: they are divided in ways that do not fit each other.
+        """
+        known = [[self._parts[side].get(axis.dim) for axis in own] for side, own in enumerate((ours, theirs))]
+        if all(all(parts is not None for parts in own) for own in known):
+            flat = [
+                {
+                    number: ((n, k), size)
+                    for n, parts in enumerate(own)
+                    for k, (size, number) in enumerate(parts or ())
+                }
+                for own in known
+            ]
+            if flat[0].keys() == flat[1].keys():
+                return [(at, flat[1][number][0], size) for number, (at, size) in flat[0].items()]
+        found: list[tuple[_Part, _Part, int]] = []
+        made: tuple[Sizes, Sizes] = [[] for _ in ours], [[] for _ in theirs]
+        for a, b, size in refined([axis.size for axis in ours], [axis.size for axis in theirs]):
+            found.append(((a, len(made[0][a])), (b, len(made[1][b])), size))
+            made[0][a].append(size)
+            made[1][b].append(size)
+        if sure and (len(ours) > 1 or len(theirs) > 1):
+            self._keep(ours, theirs, found)
+        return found
+
+    def _keep(
+        self, ours: Sequence[_Axis], theirs: Sequence[_Axis], found: "Sequence[tuple[_Part, _Part, int]]"
+    ) -> None:
+        if any(axis.dim in self._parts[side] for side, own in enumerate((ours, theirs)) for axis in own):
+            return
+        for (a, _), (b, _), size in found:
+            self._count += 1
+            self._parts[0].setdefault(ours[a].dim, []).append((size, self._count))
+            self._parts[1].setdefault(theirs[b].dim, []).append((size, self._count))
+
+
+# Which of several axes, and which part of it.
+_Part = tuple[int, int]
+
+
+def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis], known: Divisions) -> Divided:
     """Which axis of one piece is which of another.
 
     An axis is told by what it does where the piece is used, and by what its dim is elsewhere. Axes that are
     alike in both are one axis that was divided: their indices run in the order in which they stand.
+
+    Args:
+        ours: the axes of the left piece.
+        theirs: those of the right one.
+        known: how axes were divided elsewhere.
 
     Raises:
         NotAligned: the axes are divided in ways that do not fit each other.
@@ -68,22 +136,24 @@ def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis]) -> Divided:
             for key in groups[0]
         ):
             break
-    parts: tuple[Sizes, Sizes] = [[] for _ in ours], [[] for _ in theirs]
+    parts: tuple[list[list[tuple[_Part, int]]], ...] = [[] for _ in ours], [[] for _ in theirs]
     matched: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for key in groups[0]:
         left, right = groups[0][key], groups[1].get(key, [])
-        for a, b, size in refined([ours[n].size for n in left], [theirs[n].size for n in right]):
+        found = known.matched([ours[n] for n in left], [theirs[n] for n in right], told is not _TOLD[-1])
+        for (a, j), (b, k), size in found:
             x, y = left[a], right[b]
-            matched.append(((x, len(parts[0][x])), (y, len(parts[1][y]))))
-            parts[0][x].append(size)
-            parts[1][y].append(size)
+            matched.append(((x, j), (y, k)))
+            parts[0][x].append(((x, j), size))
+            parts[1][y].append(((y, k), size))
+    sizes = [[[size for _, size in sorted(own)] for own in side] for side in parts]
     places = {
-        key: n for n, key in enumerate((axis, k) for axis, s in enumerate(parts[0]) for k in range(len(s)))
+        key: n for n, key in enumerate((axis, k) for axis, s in enumerate(sizes[0]) for k in range(len(s)))
     }
     source = {other: own for own, other in matched}
-    order = tuple(places[source[axis, k]] for axis, s in enumerate(parts[1]) for k in range(len(s)))
+    order = tuple(places[source[axis, k]] for axis, s in enumerate(sizes[1]) for k in range(len(s)))
     sure = told is not _TOLD[-1] or len(ours) <= 1 or len(theirs) <= 1
-    return Divided(*parts, order, sure)
+    return Divided(sizes[0], sizes[1], order, sure)
 
 
 _TOLD: tuple[Callable[[_Axis], object], ...] = (
@@ -121,8 +191,9 @@ def refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, 
 class Axes:
     """What tells the axes of a side's pieces apart."""
 
-    def __init__(self, side: Side, number: dict[int, int], colors: Colors) -> None:
+    def __init__(self, side: Side, number: dict[int, int], colors: Colors, divisions: Divisions) -> None:
         self.side = side
+        self.divisions = divisions
         self.graph = side.graph
         self.number = number
         self._numbers = colors
@@ -172,13 +243,13 @@ class Axes:
         array, at = info["array"], info["at"]
         atoms = [atom for segment in self.graph.pieces.along(array, at) for atom in segment.atoms]
         if self.graph.nodes[n].kind != "leaf":
-            return [_Axis(atom.size, (), self.color(atom), 0) for atom in atoms]
+            return [_Axis(atom, atom.size, (), self.color(atom), 0) for atom in atoms]
         roles = self._roles.get(n, {})
         found: list[_Axis] = []
         for atom, (_, far) in zip(atoms, self._steps(array, at), strict=True):
             told = roles.get(abs(far), [])
             role = tuple(sorted({use[:2] for use in told if use[1]}, key=repr))
-            found.append(_Axis(atom.size, role, self.color(atom), told[0][2] if told else 0))
+            found.append(_Axis(atom, atom.size, role, self.color(atom), told[0][2] if told else 0))
         return found
 
     def color(self, atom: Dim, without: str = "") -> int:

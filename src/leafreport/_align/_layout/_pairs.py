@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 
 from leafreport._align._layout._axes import Axes, Sizes, divided
 from leafreport._align._layout._merging import merged, whole_leaves
 from leafreport._align._layout._overlaps import apart
 from leafreport._align._layout._pair import Pair, Pairs, Piece
-from leafreport._align._layout._storing import pieces, stored
+from leafreport._align._layout._storing import pieces, sayable, stored
 from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Match, Sides
 from leafreport._align._trace._dims import NotAligned
@@ -28,11 +29,15 @@ def pairs(
     left, right = (side.graph for side in sides)
     rows: list[Pair] = []
     unsaid: list[tuple[int, int]] = []
+    for a, b in found.nodes.items():
+        if left.nodes[a].kind in sides[0].exact:  # how these are divided holds for all
+            with suppress(NotAligned):
+                divided(axes[0].of(a), axes[1].of(b), axes[0].divisions)
     for a, b in sorted(found.nodes.items(), key=lambda item: sides[0].rank[item[0]]):
         if left.nodes[a].kind != "leaf" or right.nodes[b].kind != "leaf":
             continue
         try:
-            paired = divided(axes[0].of(a), axes[1].of(b))
+            paired = divided(axes[0].of(a), axes[1].of(b), axes[0].divisions)
         except NotAligned:
             unsaid.append((a, b))
             continue
@@ -69,7 +74,7 @@ def around(sides: Sides, found: Match, axes: tuple[Axes, Axes], kind: str) -> li
         if left.nodes[a].kind != kind or right.nodes[b].kind != kind:
             continue
         try:
-            paired = divided(axes[0].of(a), axes[1].of(b))
+            paired = divided(axes[0].of(a), axes[1].of(b), axes[0].divisions)
         except NotAligned:
             continue
         one, other = (
@@ -79,7 +84,12 @@ def around(sides: Sides, found: Match, axes: tuple[Axes, Axes], kind: str) -> li
         out.append(Pair(one, other, paired.order, found.basis[a], "", sure=paired.sure))
     arrays = "inputs" if kind == "input" else "outputs"
     shapes = tuple([array.shape for array in getattr(g.program, arrays)] for g in (left, right))
-    return merged(_in_order(out), (shapes[0], shapes[1]))
+    joined = merged(_in_order(out), (shapes[0], shapes[1]))
+    return [
+        pair
+        for pair in joined
+        if sayable(shapes[0][pair.left.array], pair.left) and sayable(shapes[1][pair.right.array], pair.right)
+    ]
 
 
 _NONE = Piece(0, 0, (), ())

@@ -21,7 +21,7 @@ def pieces(graph: Graph, n: int) -> list[Piece]:
     while todo:
         box = todo.pop()
         one = _piece_of(graph, box, 0)
-        if _said(graph, one):
+        if sayable(graph.program.leaves[one.array].shape, one):
             out.append(one)
         else:
             todo += _halves(box)
@@ -68,17 +68,18 @@ def stored(
     while todo:
         box = todo.pop()
         pair = _pair_of(graphs, box, like)
-        if all(_said(graph, one) for graph, one in zip(graphs, (pair.left, pair.right), strict=True)):
+        both = zip(graphs, (pair.left, pair.right), strict=True)
+        if all(sayable(graph.program.leaves[one.array].shape, one) for graph, one in both):
             out.append(pair)
         else:  # no slice of the leaf in any shape: in parts
             todo += _halves(box)
     return out
 
 
-def _said(graph: Graph, one: Piece) -> bool:
-    """Whether a piece is a part of its leaf that can be said."""
+def sayable(shape: Sequence[int], one: Piece) -> bool:
+    """Whether a piece is a part of an array of a shape that can be said."""
     try:
-        part((), graph.program.leaves[one.array].shape, one.start, one.sizes, one.strides)
+        part((), shape, one.start, one.sizes, one.strides)
     except ValueError:
         return False
     return True

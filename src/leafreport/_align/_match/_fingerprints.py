@@ -1,5 +1,7 @@
 """Constant arrays, told apart by what they hold, however their axes are laid out."""
 
+import math
+
 import numpy as np
 
 
@@ -12,11 +14,13 @@ class Constants:
     def __init__(self) -> None:
         self._known: list[tuple[np.ndarray, np.ndarray]] = []
         self._by_shape: dict[tuple[int, ...], list[int]] = {}
+        # Random numbers by what they may be: nothing is known of the first.
+        self._random: list[np.ndarray] = [np.zeros(0)]
 
     def ident(self, array: np.ndarray) -> int:
         """The number of a constant array without repeats."""
         key = tuple(sorted(size for size in array.shape if size > 1))
-        told = _fingerprint(np.asarray(array, np.float64))
+        told = _fingerprint(_real(array))
         for number in self._by_shape.setdefault(key, []):
             if close(self._known[number][0], told, 1e-5):
                 return number
@@ -25,17 +29,55 @@ class Constants:
         self._by_shape[key].append(number)
         return number
 
-    def mean(self, number: int) -> float:
-        """The mean of its values: what stands for it in a sample."""
-        values = np.asarray(self._known[number][1], np.float64)
-        finite = values[np.isfinite(values)]
-        return float(finite.mean()) if finite.size else 0.0
+    def drawn(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Some of its values, always the same: what stands for it in a sample."""
+        values = _real(self._known[number][1]).reshape(-1)
+        finite = np.sort(values[np.isfinite(values)])
+        if not finite.size:
+            return np.zeros(shape)
+        return finite[np.random.default_rng(number).integers(0, finite.size, shape)]
+
+    def drawn_ident(self, values: np.ndarray | None) -> int:
+        """The number of random numbers, told apart by how they are distributed; 0 where that is not known.
+
+        Args:
+            values: some of them.
+        """
+        if values is None:
+            return 0
+        own = np.sort(np.asarray(values, np.float64))
+        for number, known in enumerate(self._random):
+            if known.size == own.size and np.allclose(known, own, rtol=1e-3, atol=1e-3 * np.abs(own).max()):
+                return number
+        self._random.append(own)
+        return len(self._random) - 1
+
+    def random(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Random numbers of a kind, always the same: of those that are true or false the rarer come first."""
+        own = self._random[number]
+        if not own.size:
+            return np.full(shape, 0.5)
+        count = math.prod(shape)
+        at = (np.random.default_rng(1).permutation(count) + 0.5) / count
+        if own.mean() <= 0.5 and not np.setdiff1d(own, [0.0, 1.0]).size:
+            own = own[::-1]
+        found: np.ndarray = own[(at * own.size).astype(int)].reshape(shape)
+        return found
+
+    def random_words(self, number: int) -> str:
+        """How random numbers are distributed."""
+        own = self._random[number]
+        if not own.size:
+            return "random numbers"
+        if not np.setdiff1d(own, [0.0, 1.0]).size:
+            return f"random numbers, {own.mean():.3g} of them true"
+        return f"random numbers from {own.min():.3g} to {own.max():.3g}"
 
     def words(self, number: int) -> str:
         """An array's shape, mean and extremes."""
         array = self._known[number][1]
         shape = ",".join(str(size) for size in array.shape if size > 1)
-        values = np.asarray(array, np.float64)
+        values = _real(array)
         return (
             f"{array.dtype}[{shape}] from {values.min():.6g} to {values.max():.6g}, mean {values.mean():.6g}"
         )
@@ -49,6 +91,13 @@ class Constants:
             if (square == lower).all() or (square == lower.T).all():
                 return "causal"
         return f"lets {int(kept.sum()):,} of {kept.size:,} through"
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    """The values as real numbers; of complex ones both parts, along an axis of their own."""
+    if array.dtype.kind == "c":
+        return np.stack([array.real, array.imag], -1).astype(np.float64)
+    return np.asarray(array, np.float64)
 
 
 def _fingerprint(values: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from leafreport._align._match._functions import REDUCTIONS
 from leafreport._align._match._meeting import applied
 from leafreport._align._match._nodes import NO_SETTINGS, NOTHING, Ref, Term, by_node
-from leafreport._align._match._pieces import Offsets
+from leafreport._align._match._pieces import Offsets, Segment
 from leafreport._align._match._sums import sum_of
 from leafreport._align._trace._dims import Dim
-from leafreport._align._trace._program import Array, Op
+from leafreport._align._trace._program import Array, Op, lean
 from leafreport._align._trace._views import before
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def _dot(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
         return _weighted(graph, op)
     summed = list(combinations(*(graph.pieces.segments(a.dims[n]) for n in ca)))
     ended = op.info.get("ended", ())
+    last = sorted(op.info.get("last", {}).items(), key=lambda item: item[1])
     labels = ["ends" if side in ended else "" for side in (0, 1)]
+    if len(last) == 2 and not ended:  # both are axes of a result: which one comes first
+        labels[last[1][0]] = "last"
     made: dict[Offsets, Ref] = {}
     for at in graph.pieces.boxes(op.output):
         batch, rest = at[: len(ba)], at[len(ba) :]
@@ -55,17 +58,44 @@ def _dot(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
             for slot, array, offsets in ((0, a, left), (1, b, right)):
                 if array.leafy:
                     graph.uses.append((op, node, slot, array, tuple(offsets)))
-            for axes, parts, told in (
-                (ca, own, "contracted"),
-                (ba, own, "batch"),
-                (fa, own, f"kept by {graph.nodes[x[0]].kind}"),
-                (fb, others, f"kept by {graph.nodes[y[0]].kind}"),
-            ):
-                for axis in axes:
-                    graph.event(parts[axis].atoms, node, told)
+                _meet_factor(graph, node, array, offsets)
+            if graph.nodes[node].kind == "dot":
+                _dot_events(graph, op, node, (x[0], y[0]), (own, others))
             terms.append(("", node, done))
         made[at] = sum_of(graph, terms)
     return made
+
+
+def _meet_factor(graph: "Graph", node: int, array: Array, offsets: Sequence[int]) -> None:
+    """Notes that a product has a constant, and along which axes that runs."""
+    if array.constant and array.known is not None:
+        values, axes = graph.pieces.oriented(array, offsets, lean(array.known))
+        graph.meet(node, graph.functions.constants.ident(values), array, values, axes)
+
+
+def _dot_events(
+    graph: "Graph",
+    op: Op,
+    node: int,
+    operands: tuple[int, int],
+    parts: tuple[Sequence[Segment], Sequence[Segment]],
+) -> None:
+    """Notes what axes do in a product: of one that an operand only repeats along, what it is to the other."""
+    repeats = [graph.repeated(array) for array in op.inputs]
+    kept = [f"kept by {graph.nodes[n].kind}" for n in operands]
+    for axis in op.info["contract"][0]:
+        graph.event(parts[0][axis].atoms, node, "contracted")
+    for axis in op.info["batch"][0]:
+        for atom in parts[0][axis].atoms:
+            match atom in repeats[0], atom in repeats[1]:
+                case False, False:
+                    graph.event([atom], node, "batch")
+                case here, there if here != there:
+                    graph.event([atom], node, kept[here])
+    for side, axes in enumerate(op.info["free"]):
+        for axis in axes:
+            own = (atom for atom in parts[side][axis].atoms if atom not in repeats[side])
+            graph.event(own, node, kept[side])
 
 
 def _weighted(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
@@ -91,8 +121,10 @@ def _weighted(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
                     if others:
                         there[others[n]] = value
             node, done = graph.at(array, tuple(here))
-            told = graph.fixed(weights, graph.pieces.near(weights, there))
-            done = graph.functions.made("mul", [("e", done), told])
+            kind, told = graph.fixed(weights, graph.pieces.near(weights, there))
+            if kind == "k":
+                told = told[0], graph.pieces.atoms([array.dims[n] for n in (*own, *batch)])
+            done = graph.functions.made("mul", [("e", done), (kind, told)])
             parts = graph.pieces.along(array, here)
             atoms = [atom for axis in own for atom in parts[axis].atoms]
             graph.event(atoms, node, "summed over")
@@ -123,7 +155,7 @@ def _product(graph: "Graph", kind: str, x: Ref, y: Ref, labels: Sequence[str], o
 
 def _conv(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
     image, kernel = op.inputs
-    (b, f, space), (o, i, window), (ob, of, _) = op.info["image"], op.info["kernel"], op.info["out"]
+    (b, f, space), (o, i, window), (ob, of, slid) = op.info["image"], op.info["kernel"], op.info["out"]
     grouped = op.info["groups"] != 1
     made: dict[Offsets, Ref] = {}
     for at in graph.pieces.boxes(op.output):
@@ -139,11 +171,15 @@ def _conv(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
             node, done = _product(graph, "conv", x, y, ["", ""], op)
             if kernel.leafy:
                 graph.uses.append((op, node, 1, kernel, tuple(right)))
+            _meet_factor(graph, node, kernel, right)
             parts = graph.pieces.along(kernel, right)
             graph.event(parts[i].atoms, node, "contracted")
             graph.event(parts[o].atoms, node, "kept by kernel")
+            over, out = graph.pieces.along(image, left), graph.pieces.along(op.output, at)
             for place, axis in enumerate(window):
                 graph.event(parts[axis].atoms, node, f"window {place}")
+                graph.event(over[space[place]].atoms, node, f"slid over {place}")
+                graph.event(out[slid[place]].atoms, node, f"slid {place}")
             terms.append(("", node, done))
         made[at] = sum_of(graph, terms)
     return made
@@ -181,8 +217,27 @@ def _lookup(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
             graph.event(parts[axis].atoms, node, "looked up")
         for axis in taken.values():
             graph.event(parts[axis].atoms, node, "kept by table")
+        for place, part in enumerate(graph.pieces.along(op.output, at)):
+            if place not in taken:
+                graph.event(part.atoms, node, "rows")
         made[at] = node, NOTHING
+        _meet_index(graph, op, node, at)
     return made
+
+
+def _meet_index(graph: "Graph", op: Op, node: int, at: Offsets) -> None:
+    """Notes which rows of a table a constant picks, and where they go."""
+    index, taken = op.inputs[1], op.info["taken"]
+    if not index.constant or index.known is None:
+        return
+    rows = lean(index.known)
+    sizes = iter(rows.shape[:-1] if rows.ndim > len(op.output.dims) - len(taken) else rows.shape)
+    shape = [1 if n in taken else next(sizes, 1) for n in range(len(op.output.dims))]
+    if all(size in (1, dim.size) for size, dim in zip(shape, op.output.dims, strict=True)) and (
+        math.prod(shape) == rows.size
+    ):
+        values, axes = graph.pieces.oriented(op.output, at, rows.reshape(shape))
+        graph.meet(node, graph.functions.constants.ident(values), op.output, values, axes)
 
 
 def _reduce(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
@@ -253,7 +308,8 @@ def _loop(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
     made: dict[Offsets, Ref] = {}
     for at in graph.pieces.boxes(op.output):
         start = graph.at(array, at)
-        made[at] = graph.node("loop", [("start", *start)], op=id(op), at=at), NOTHING
+        node = graph.node("loop", [("start", *start)], op=id(op), at=at, steps=op.info["steps"])
+        made[at] = node, NOTHING
     return made
 
 
@@ -263,6 +319,23 @@ def opaque(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
     node, done = graph.joined(op.info["function"], refs)
     done = graph.functions.made(op.info["function"], [("e", done)], op.info.get("settings"))
     return dict.fromkeys(graph.pieces.boxes(op.output), (node, done))
+
+
+def lost_axes(op: Op) -> Sequence[int]:
+    """The axes of a result of which no operand's piece says which part a piece of the result is."""
+    match op.name:
+        case "conv":
+            return tuple(op.info["out"][2])
+        case "lookup":
+            return [n for n in range(len(op.output.dims)) if n not in op.info["taken"]]
+        case "apply" if op.info["function"] == "stack":
+            return (0,)
+        case "apply" if "acts" in op.info and len(op.inputs[0].dims) == len(op.output.dims):
+            sizes = zip(op.inputs[0].dims, op.output.dims, strict=True)
+            return [n for n, (a, b) in enumerate(sizes) if a.size != b.size]
+        case "opaque":
+            return range(len(op.output.dims))
+    return ()
 
 
 # What tells a convolution from another one of the same arrays.

@@ -17,7 +17,8 @@ import numpy as np
 from leafreport._align._match._fingerprints import Constants, close
 from leafreport._align._trace._constants import COMPUTED
 
-# "e" an expression, "c" a number, "k" a known constant array, "u" one not known, "r" random numbers.
+# "e" an expression, "c" a number, "k" a known constant array (its number, and the axes along which it
+# varies), "u" one not known, "r" random numbers (the number of their kind).
 Argument = tuple[Literal["e", "c", "k", "u", "r"], Any]
 # An expression: what is computed, settings, and what it is computed from.
 Key = tuple[str, Any, tuple[Argument, ...]]
@@ -142,15 +143,18 @@ class Functions:
             found: list[tuple[str, Any]] = []
             for part in self.parts(expression):
                 name, settings, arguments = self._keys[part]
-                found += [(kind, value) for kind, value in arguments if kind in ("k", "u", "r")]
+                found += [(kind, value) for kind, value in arguments if kind == "u"]
+                found += [(kind, 0) for kind, _ in arguments if kind == "r"]
+                found += [(kind, value[0]) for kind, value in arguments if kind == "k"]
                 if name == "masked":
                     found.append(("mask", settings))
             self._constants_in[expression] = tuple(sorted(set(found), key=repr))
         return self._constants_in[expression]
 
-    def random(self, expression: int) -> bool:
-        """Whether random numbers are in it."""
-        return any(kind == "r" for kind, _ in self.constants_in(expression))
+    def random(self, expression: int) -> list[int]:
+        """The kinds of random numbers in it."""
+        arguments = (own for part in self.parts(expression) for own in self._keys[part][2])
+        return sorted({value for kind, value in arguments if kind == "r"})
 
     def reduced(self, expression: int) -> list[tuple[str, int, Any]]:
         """The reductions in an expression: name, how many numbers become one, and over what."""
@@ -255,13 +259,34 @@ class Functions:
 
     # --- Comparing
 
+    def same_index(self, a: int, b: int, rows: int) -> bool:
+        """Whether two expressions take the same rows of a table for every index that is in bounds."""
+        found = []
+        for expression in (a, b):
+            if self.reduced(expression) or self.constants_in(expression):
+                return self.same(a, b)
+            x = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _MOST_ROWS)).astype(int)).astype(float)
+            held = self._held(expression, x, {})
+            found.append(np.broadcast_to(held, x.shape))
+        return close(found[0], found[1], 1e-6)
+
     def same(self, a: int, b: int, *, tolerance: float = 1e-6) -> bool:
         """Whether two expressions compute the same, as far as samples tell."""
         if a == b:
             return True
         if self.constants_in(a) != self.constants_in(b) or self._sizes(a) != self._sizes(b):
             return False
+        if self._standing_in(a) != self._standing_in(b):
+            return False
         return close(self.samples(a), self.samples(b), tolerance)
+
+    def _standing_in(self, expression: int) -> set[tuple[str, str]]:
+        """The operations that samples only stand in for."""
+        return {
+            (name, repr(settings))
+            for name, settings, arguments in map(self.key, self.parts(expression))
+            if arguments and name not in COMPUTED and name not in REDUCTIONS and name != "masked"
+        }
 
     def _sizes(self, expression: int) -> set[int]:
         """How many numbers become one in an expression's reductions."""
@@ -308,25 +333,35 @@ class Functions:
         return x, axes
 
     def _sample(self, expression: int) -> np.ndarray:
-        order = self.parts(expression)
         x, axes = self.variable(expression)
+        return np.broadcast_to(self._held(expression, x, axes), x.shape)
+
+    def _held(self, expression: int, x: np.ndarray, axes: dict[frozenset[Any], int]) -> np.ndarray:
+        """The values of an expression on some of its variable."""
         held: dict[int, np.ndarray] = {self.X: x}
         with np.errstate(all="ignore"):
-            for part in order:
+            for part in self.parts(expression):
                 if part == self.X:
                     continue
                 name, settings, arguments = self._keys[part]
-                given = [self._argument(kind, value, held) for kind, value in arguments]
+                given = [self._argument(kind, value, held, axes) for kind, value in arguments]
                 held[part] = self._computed(name, settings, given, axes, x)
-        return np.broadcast_to(held[expression], x.shape)
+        return held[expression]
 
-    def _argument(self, kind: str, value: Any, held: dict[int, np.ndarray]) -> np.ndarray:
+    def _argument(
+        self, kind: str, value: Any, held: dict[int, np.ndarray], axes: dict[frozenset[Any], int]
+    ) -> np.ndarray:
         if kind == "e":
             return held[value]
         if kind == "c":
             return np.float64(value)  # type: ignore[return-value]
         if kind == "k":
-            return np.float64(self.constants.mean(value))  # type: ignore[return-value]
+            ident, varies = value
+            shape = held[self.X].shape[:-1]
+            own = [size if group & varies else 1 for group, size in zip(axes, shape, strict=True)]
+            return self.constants.drawn(ident, (*own, _COLUMNS))
+        if kind == "r":
+            return self.constants.random(value, held[self.X].shape)
         return np.float64(_told(kind, value))  # type: ignore[return-value]
 
     def _computed(

@@ -6,14 +6,15 @@ is an expression on the way, since two frameworks write it in different primitiv
 by piece: an axis that is put together of parts has a node for each part.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from leafreport._align._match._following import RULES, opaque
+from leafreport._align._match._following import RULES, lost_axes, opaque
 from leafreport._align._match._functions import Argument, Functions
-from leafreport._align._match._nodes import NOTHING, Node, Ref, Term, by_node
+from leafreport._align._match._nodes import NOTHING, Meeting, Node, Ref, Term, by_node
 from leafreport._align._match._pieces import Offsets, Pieces
 from leafreport._align._match._sums import flatten
 from leafreport._align._trace._boxes import Box
@@ -34,6 +35,7 @@ class Graph:
         events: where a dim is contracted, kept, looked up or summed over.
         uses: where a view of leaves meets an activation.
         origin: the number of the operation that made a node's array, or what was done to it.
+        met: the constant arrays that each node's array meets.
         copies: for leaves that were taken apart, by leaf and taker, the taker's own node of the leaf.
     """
 
@@ -47,8 +49,10 @@ class Graph:
         # The operation, its node, which of its operands, the view of leaves, and the piece of it.
         self.uses: list[tuple[Op, int, int, Array, Offsets]] = []
         self.origin: dict[Ref, int] = {}
+        self.met: dict[int, list[Meeting]] = {}
         self.copies: dict[tuple[int, int], int] = {}
         self._known: dict[Any, int] = {}
+        self._repeated: dict[int, frozenset[Dim]] = {}
         self._values: dict[int, dict[Offsets, Ref]] = {}
         self._at_work: int | None = None
         for place, array in enumerate(program.inputs):
@@ -58,11 +62,11 @@ class Graph:
             }
         for place, op in enumerate(program.ops):
             self._at_work = place
-            if not op.output.stored:  # a leaf is there where it is used
+            if not op.output.stored and not op.dead:  # a leaf is there where it is used
                 self._follow(op)
         self._at_work = None
         for op in program.ops:
-            if op.name == "loop":
+            if op.name == "loop" and not op.dead:
                 self._close(op)
         self.outputs: list[int] = []
         for place, array in enumerate(program.outputs):
@@ -148,15 +152,22 @@ class Graph:
     def fixed(self, array: Array, at: Sequence[int]) -> Argument:
         """What a constant is in an expression: a number, an array, or one of which nothing is known."""
         if array.random:
-            return "r", 0
+            return "r", self.functions.constants.drawn_ident(array.drawn)
         if array.known is None:
             return "u", array.term
         return self.told(self.pieces.taken(array, at, lean(array.known)))
 
-    def told(self, known: np.ndarray) -> Argument:
-        """A known constant, without repeats: a number where it holds one."""
+    def told(self, known: np.ndarray, varies: frozenset[Dim] = frozenset()) -> Argument:
+        """A known constant, without repeats: a number where it holds one.
+
+        Args:
+            known: what it holds.
+            varies: the axes along which it does not repeat itself.
+        """
         value = number(known)
-        return ("k", self.functions.constants.ident(known)) if value is None else ("c", value)
+        if value is not None:
+            return "c", value
+        return "k", (self.functions.constants.ident(known), varies)
 
     def at(self, array: Array, offsets: Offsets) -> Ref:
         """The node of a piece; of an axis that is repeated, whichever there is."""
@@ -179,6 +190,59 @@ class Graph:
             return node, self.functions.made(why, [("e", done) for _, done in real])
         return self.node("join", sorted((("", *ref) for ref in real), key=by_node), why=why), NOTHING
 
+    def repeated(self, array: Array) -> frozenset[Dim]:
+        """The axes along which an array only repeats itself."""
+        return self._repeated.get(id(array), frozenset())
+
+    def _note_repeats(self, op: Op) -> None:
+        """Finds the axes along which what an operation makes only repeats itself."""
+        atoms = self.pieces.atoms
+        found = frozenset[Dim]().union(*map(self.repeated, op.inputs))
+        if op.name == "view":
+            if op.info["kind"] == "broadcast":
+                kept = {place for n, place in enumerate(op.info["axes"]) if op.inputs[0].dims[n].size > 1}
+                found |= atoms([dim for n, dim in enumerate(op.output.dims) if n not in kept])
+            elif op.info["kind"] == "tile":
+                found |= atoms(op.output.dims) - atoms(op.inputs[0].dims)
+        elif op.name not in ("apply", "reduce") or op.info.get("acts"):
+            return
+        elif found:
+            for array in op.inputs:
+                varies = _varying(array, op.output) if array.constant else array.dims
+                found -= atoms(varies) - self.repeated(array)
+        if found:
+            self._repeated[id(op.output)] = found & atoms(op.output.dims)
+
+    def part_words(self, n: int) -> str:
+        """An input or an output, or the part of it that a node is, in words."""
+        info = self.nodes[n].info
+        told = []
+        for dim, part in zip(info["array"].dims, self.pieces.along(info["array"], info["at"]), strict=True):
+            size = math.prod(atom.size for atom in part.atoms)
+            told.append(":" if size == dim.size else f"{part.start}:{part.start + size}")
+        where = "" if set(told) <= {":"} else f"[{', '.join(told)}]"
+        return f"{self.nodes[n].kind} {info['number']}{where}"
+
+    def meet(
+        self, node: int, ident: int, output: Array, values: np.ndarray, axes: Sequence[tuple[int, Dim]]
+    ) -> None:
+        """Notes that a node's array meets a constant.
+
+        Args:
+            node: the node.
+            ident: the constant's number.
+            output: the array that comes of it.
+            values: the constant's piece.
+            axes: for each of its axes which one of the output's it is of, and its dim.
+        """
+        told = tuple((atom, self.whose_end(output.dims[axis])) for axis, atom in axes)
+        self.met.setdefault(node, []).append(Meeting(ident, values, told))
+
+    def whose_end(self, dim: Dim) -> str:
+        """Of an axis of a product of two activations, whether it is of the one that is summed over later."""
+        owner = self.program.owners.get(dim)
+        return "" if owner is None else "ends" if owner[1] in owner[0].info.get("ended", ()) else "stays"
+
     def rows(self) -> dict[int, int]:
         """For each input whose numbers index a table, how many rows the smallest of these has."""
         found: dict[int, int] = {}
@@ -190,9 +254,14 @@ class Graph:
                         found[place] = min(found.get(place, node.info["rows"]), node.info["rows"])
         return found
 
-    def whose(self, atom: Dim) -> tuple[str, int, int] | None:
-        """An input or a leaf that has an axis: `input` or `leaf`, its number, and which of its axes it is."""
-        for place, array in enumerate(self.program.inputs):
+    def whose(self, atom: Dim, but: str = "") -> tuple[str, int, int] | None:
+        """An input or a leaf that has an axis: `input` or `leaf`, its number, and which of its axes it is.
+
+        Args:
+            atom: the axis.
+            but: where not to look, `input` or `leaf`.
+        """
+        for place, array in enumerate(self.program.inputs if but != "input" else ()):
             for axis, dim in enumerate(array.dims):
                 if any(atom in part.atoms for part in self.pieces.segments(dim).values()):
                     return "input", place, axis
@@ -206,8 +275,9 @@ class Graph:
     # --- Operations
 
     def _follow(self, op: Op) -> None:
+        self._note_repeats(op)
         before_it = len(self.nodes)
-        made = RULES.get(op.name, opaque)(self, op)
+        made = self._placed(op, RULES.get(op.name, opaque)(self, op))
         self._values[id(op.output)] = made
         for at, (node, done) in made.items():
             if self._at_work is not None:
@@ -215,6 +285,24 @@ class Graph:
             if node >= before_it and done == NOTHING and self._at_work is not None:
                 self.nodes[node].made = self._at_work, at
                 self.nodes[node].info.setdefault("dtype", op.output.dtype)
+
+    def _placed(self, op: Op, made: dict[Offsets, Ref]) -> dict[Offsets, Ref]:
+        """The nodes of what an operation makes: what no operand says, which part each is, is done to it."""
+        axes = lost_axes(op)
+        if all(len(self.pieces.segments(op.output.dims[n])) == 1 for n in axes):
+            return made
+        out = {}
+        for at, (node, done) in made.items():
+            for place, axis in enumerate(axes):
+                if len(self.pieces.segments(op.output.dims[axis])) == 1:
+                    continue
+                size = op.output.dims[axis].size
+                length = math.prod(atom.size for atom in self.pieces.along(op.output, at)[axis].atoms)
+                if op.info.get("function") != "stack" or at[axis] + length < size:  # the last is the carry
+                    told = place, at[axis], at[axis] + length, size
+                    done = self.functions.made("part", [("e", done)], told)
+            out[at] = node, done
+        return out
 
     def event(self, dims: Iterable[Dim], node: int, role: str) -> None:
         """Notes what dims do at a node."""
@@ -226,6 +314,13 @@ class Graph:
         back = op.info["back"]
         for at, (node, _) in self.value(op.output).items():
             self.nodes[node].info["back"] = self.at(back, at)
+
+
+def _varying(array: Array, output: Array) -> Sequence[Dim]:
+    """The axes of a result along which a constant varies, as far as is known."""
+    if array.known is None or array.known.ndim != len(output.dims):
+        return output.dims if array.shape else ()
+    return [dim for dim, size in zip(output.dims, lean(array.known).shape, strict=True) if size > 1]
 
 
 # What of a node's facts tells it from others that take the same.

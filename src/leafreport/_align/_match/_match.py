@@ -40,6 +40,7 @@ class Side:
 
     Attributes:
         graph: the graph.
+        exact: `input` and `output`, where both sides lay these out alike: their pieces are known by place.
         live: its nodes, each after those it takes, but for the way back of a loop.
         takers: who takes each node: label, taker, and what was done on the way.
         used: which nodes lead to a result.
@@ -47,8 +48,9 @@ class Side:
         rank: the place of each node in the program; of a leaf that of its first use.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, exact: frozenset[str] = frozenset()) -> None:
         self.graph = graph
+        self.exact = exact
         self.live = graph.order()
         self.takers: list[list[tuple[str, int, int]]] = [[] for _ in graph.nodes]
         for n in self.live:
@@ -87,7 +89,8 @@ class Side:
             parts = self.graph.pieces.along(info["array"], info["at"])
             return "leaf", math.prod(atom.size for part in parts for atom in part.atoms)
         if node.kind in ("input", "output"):
-            return node.kind, info["number"], self.used[n]
+            at = info["at"] if node.kind in self.exact else ()
+            return node.kind, info["number"], at, self.used[n]
         return node.kind, info.get("op") if node.kind == "constant" else info.get("why"), self.used[n]
 
     @cached_property

@@ -1,6 +1,6 @@
 """Two traced calls to two graphs and which node is which."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from leafreport._align._match._functions import Functions
@@ -54,8 +54,20 @@ def _matched(
     if way.separate:
         for graph in graphs:
             separate(graph)
-    sides = Side(graphs[0]), Side(graphs[1])
+    exact = _exact(graphs)
+    sides = Side(graphs[0], exact), Side(graphs[1], exact)
     return sides, match(sides, partial, chosen(sides))
+
+
+def _exact(graphs: Sequence[Graph]) -> frozenset[str]:
+    """What both calls lay out alike: inputs, and then outputs, of the same shapes."""
+    inputs, outputs = (
+        [[array.shape for array in getattr(graph.program, kind)] for graph in graphs]
+        for kind in ("inputs", "outputs")
+    )
+    if inputs[0] != inputs[1]:
+        return frozenset()
+    return frozenset({"input", "output"} if outputs[0] == outputs[1] else {"input"})
 
 
 def _lone(sides: Sides, found: Match) -> int:

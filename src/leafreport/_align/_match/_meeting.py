@@ -1,5 +1,6 @@
 """What comes of arrays and constants that meet, number by number."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,14 +28,35 @@ def applied(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
             else:
                 terms.append(("e", graph.at(array, offsets)))
         made[at] = _met(graph, function, terms, op.info.get("settings"))
+        _act(graph, op, at, made[at][0])
         for slot, (array, (kind, _)) in enumerate(zip(op.inputs, terms, strict=True)):
             if array.leafy and kind == "e":
                 graph.uses.append((op, made[at][0], slot, array, _offsets(graph, op, array, at)))
     return made
 
 
+def _act(graph: "Graph", op: Op, at: Offsets, node: int) -> None:
+    """Notes along which axes a function does something, and which axes it makes."""
+    if "acts" not in op.info:
+        return
+    array = op.inputs[0]
+    parts = graph.pieces.along(array, _offsets(graph, op, array, at))
+    for axis, told in op.info["acts"]:
+        graph.event(parts[axis].atoms, node, f"{op.info['function']} {told}")
+    if len(array.dims) == len(op.output.dims):
+        for place, (axis, _) in enumerate(op.info["acts"]):
+            made = graph.pieces.along(op.output, at)[axis]
+            if made.atoms != parts[axis].atoms:
+                graph.event(made.atoms, node, f"after {op.info['function']} {place}")
+
+
 def _offsets(graph: "Graph", op: Op, array: Array, at: Offsets) -> Offsets:
     """Which piece of an operand meets a piece of the result."""
+    if op.info["function"] == "rev":
+        parts = graph.pieces.along(array, at)
+        ends = [part.start + math.prod(atom.size for atom in part.atoms) for part in parts]
+        turned = {axis: array.dims[axis].size - ends[axis] for axis, _ in op.info["acts"]}
+        at = tuple(turned.get(n, start) for n, start in enumerate(at))
     if len(array.dims) == len(at):
         return graph.pieces.near(array, at)
     if op.info["function"] == "stack":
@@ -51,10 +73,11 @@ def _met(graph: "Graph", function: str, terms: list[tuple[str, Any]], settings: 
         masked = _chosen(function, terms) or _masked(graph, function, terms)
         if masked is not None:
             return masked
+        node = refs[0][0]
         given: list[Argument] = [
-            ("e", value[1]) if kind == "e" else _among(graph, *value) for kind, value in terms
+            ("e", value[1]) if kind == "e" else _among(graph, node, *value) for kind, value in terms
         ]
-        return refs[0][0], made(function, given, settings)
+        return node, made(function, given, settings)
     if len(refs) == 2 == len(terms) and function in ("add", "sub", "add_any", "mul", "div"):
         (a, x), (b, y) = refs
         if function == "sub":
@@ -74,11 +97,15 @@ def _met(graph: "Graph", function: str, terms: list[tuple[str, Any]], settings: 
     return graph.node("join", operands, why=function), NOTHING
 
 
-def _among(graph: "Graph", array: Array, offsets: Offsets, output: Array, at: Offsets) -> Argument:
-    """A constant that meets a piece: what it is there."""
+def _among(graph: "Graph", node: int, array: Array, offsets: Offsets, output: Array, at: Offsets) -> Argument:
+    """A constant that meets a piece of a node's array: what it is there."""
     if array.random or array.known is None or len(array.dims) != len(at):
         return graph.fixed(array, offsets)
-    return graph.told(graph.pieces.taken(output, at, lean(array.known)))
+    values, axes = graph.pieces.oriented(output, at, lean(array.known))
+    kind, told = graph.told(values, frozenset(atom for _, atom in axes))
+    if kind == "k":
+        graph.meet(node, told[0], output, values, axes)
+    return kind, told
 
 
 def _chosen(function: str, terms: list[tuple[str, Any]]) -> Ref | None:
@@ -94,12 +121,13 @@ def _chosen(function: str, terms: list[tuple[str, Any]]) -> Ref | None:
 
 def _masked(graph: "Graph", function: str, terms: list[tuple[str, Any]]) -> Ref | None:
     """Scores some of which a constant mask takes out, in whichever of the usual ways it is written."""
-    known = [
-        graph.pieces.taken(value[2], value[3], lean(value[0].known))
+    held = [
+        graph.pieces.oriented(value[2], value[3], lean(value[0].known))
         if kind == "fixed" and value[0].known is not None and len(value[0].dims) == len(value[3])
-        else None
+        else (None, [])
         for kind, value in terms
     ]
+    known = [values for values, _ in held]
     keeps: np.ndarray | None = None
     place = next((n for n, (kind, _) in enumerate(terms) if kind == "e"), 0)
     if function == "select_n" and len(terms) == 3 and place in (1, 2):
@@ -120,6 +148,8 @@ def _masked(graph: "Graph", function: str, terms: list[tuple[str, Any]]) -> Ref 
     if keeps.all():
         return node, done
     mask = graph.functions.constants.ident(keeps)
+    which_one = 0 if function == "select_n" else 1 - place
+    graph.meet(node, mask, terms[which_one][1][2], keeps, held[which_one][1])
     return node, graph.functions.made("masked", [("e", done)], mask)
 
 

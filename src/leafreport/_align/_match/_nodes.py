@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from leafreport._align._match._functions import Functions
 from leafreport._align._match._pieces import Offsets
+from leafreport._align._trace._dims import Dim
 
 # A node, and the expression of what was done to its array since.
 Ref = tuple[int, int]
@@ -29,6 +32,22 @@ class Node:
     operands: tuple[Term, ...]
     info: dict[str, Any] = field(default_factory=dict)
     made: tuple[int, Offsets] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Meeting:
+    """A constant that a node's array meets.
+
+    Attributes:
+        ident: its number among the constants.
+        values: what it holds, without repeats; of a mask what it lets through.
+        axes: for each of its axes the dim, and whose it is where a product of two activations has both its
+            axes of one dim: `ends` of the one that is summed over later, `stays` of the other one.
+    """
+
+    ident: int
+    values: np.ndarray
+    axes: tuple[tuple[Dim, str], ...]
 
 
 def by_node(term: Term) -> tuple[int, str, int]:

@@ -3,7 +3,7 @@
 An axis that is put together of parts has one part a piece; a piece is a box of the dims without parts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
 
@@ -77,6 +77,12 @@ class Pieces:
             ]
         return found
 
+    def atoms(self, dims: Iterable[Dim]) -> frozenset[Dim]:
+        """All dims without parts that some axes run over."""
+        return frozenset(
+            atom for dim in dims for segment in self.segments(dim).values() for atom in segment.atoms
+        )
+
     def boxes(self, array: Array) -> Iterator[Offsets]:
         """Where each piece of an array begins."""
         return combinations(*(self.segments(dim) for dim in array.dims))
@@ -93,11 +99,17 @@ class Pieces:
         )
 
     def taken(self, array: Array, offsets: Sequence[int], values: np.ndarray) -> np.ndarray:
-        """The values of a piece, its axes divided into the dims it runs over."""
-        sizes: list[int] = []
+        """The values of a piece, its axes divided into the dims it runs over; those of one value left out."""
+        return self.oriented(array, offsets, values)[0]
+
+    def oriented(
+        self, array: Array, offsets: Sequence[int], values: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, Dim]]]:
+        """The same, and for each axis of the result of which of the array's it is, and which dim."""
+        axes: list[tuple[int, Dim]] = []
         for axis, part in enumerate(self.along(array, offsets)):
             if values.shape[axis] != 1:
                 whole = len(self.segments(array.dims[axis])) == 1
                 values = values if whole else np.take(values, part.indices, axis)
-                sizes += [atom.size for atom in part.atoms]
-        return values.reshape(sizes)
+                axes += [(axis, atom) for atom in part.atoms]
+        return values.reshape([atom.size for _, atom in axes]), axes

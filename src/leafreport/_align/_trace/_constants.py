@@ -6,6 +6,7 @@ computed once, and what repeats along an axis is kept once.
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,46 @@ def folded(name: str, params: dict[str, Any], given: Sequence[np.ndarray], aval:
         return made if made.shape == tuple(aval.shape) else None
     except (TypeError, ValueError, OverflowError, IndexError, MemoryError):
         return None
+
+
+def drawn(name: str, given: Sequence[np.ndarray | float | None], dtype: Any) -> np.ndarray | None:
+    """Numbers that stand for what a primitive makes of random ones; None where that is not known.
+
+    Args:
+        name: the primitive's name.
+        given: what it takes: numbers that stand for random ones, a known number, or None.
+        dtype: the dtype of what it makes.
+    """
+    if name in _BITS and np.issubdtype(dtype, np.unsignedinteger):
+        top = float(np.iinfo(dtype).max)
+        return np.linspace(0.0, top, _DRAWN, endpoint=False).astype(dtype)
+    if any(value is None for value in given):
+        return None
+    if name in _VIEWS:
+        return np.asarray(given[0], dtype)
+    if name == "bitcast_convert_type" and np.dtype(dtype).itemsize == np.asarray(given[0]).itemsize:
+        viewed: np.ndarray = np.asarray(given[0]).view(dtype)
+        return viewed
+    if name not in COMPUTED or name == "integer_pow":
+        return None
+    kinds = [value.dtype for value in given if isinstance(value, np.ndarray)]
+    arrays = [np.asarray(value, None if isinstance(value, np.ndarray) else kinds[0]) for value in given]
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(COMPUTED[name](*arrays), np.dtype(dtype))
+        return np.broadcast_to(found, (_DRAWN,))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+_DRAWN = 1000
+_BITS = frozenset({"random_bits", "threefry2x32", "rng_bit_generator"})
+_VIEWS = frozenset(
+    (
+        *("reshape", "broadcast_in_dim", "squeeze", "transpose", "slice", "rev", "copy", "copy_p"),
+        *("convert_element_type", "stop_gradient", "device_put", "sharding_constraint", "name"),
+    )
+)
 
 
 def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -157,6 +198,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 }
 
 _erf = np.vectorize(math.erf, otypes=[float])
+_normal = NormalDist()
 
 
 def _power(n: int) -> Callable[[Any], Any]:
@@ -220,5 +262,8 @@ COMPUTED: dict[str, Callable[..., Any]] = {
     "xor": lambda a, b: np.asarray(a) ^ np.asarray(b),
     "not": lambda a: ~np.asarray(a),
     "select_n": _select,
+    "shift_left": np.left_shift,
+    "shift_right_logical": np.right_shift,
+    "erf_inv": lambda x: np.vectorize(_normal.inv_cdf)((np.clip(x, -1 + 1e-9, 1 - 1e-9) + 1) / 2) / 2**0.5,
     **{f"integer_pow_{n}": _power(n) for n in range(-8, 17)},
 }

@@ -44,7 +44,12 @@ def _scan(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     if params["reverse"]:
         xs = [_turned(tracer, array) for array in xs]
     steps = [_each(tracer, array) for array in xs]
-    made = _looped(tracer, carry, lambda inner: tracer.run(closed.jaxpr, consts, [*fixed, *inner, *steps]))
+    made = _looped(
+        tracer,
+        carry,
+        lambda inner: tracer.run(closed.jaxpr, consts, [*fixed, *inner, *steps]),
+        length,
+    )
     over = next((array.dims[0] for array in xs if not array.constant), Dim(length))
     rest = [
         tracer.add("apply", [a], Array((over, *a.dims), a.dtype), function="stack") for a in made[n_carry:]
@@ -58,7 +63,7 @@ def _cut_up(tracer: "Tracer", array: Array) -> None:
     try:
         attempt(cut_up, array.dims[0])
     except NotAligned:
-        tracer.unknown.add("layers that cannot be told apart")
+        tracer.unknown["layers that cannot be told apart"] += 1
 
 
 def _taken(tracer: "Tracer", array: Array, step: int) -> Array:
@@ -66,7 +71,7 @@ def _taken(tracer: "Tracer", array: Array, step: int) -> Array:
     out = Array(dims, array.dtype)
     tracer.add("view", [array], out, kind="take", axis=0, start=step)
     if array.constant:
-        out.constant, out.random = True, array.random
+        out.constant, out.random, out.drawn = True, array.random, array.drawn
         out.known = None if array.known is None else array.known[step]
         out.term = digest("take", step, array.term)
     if array.held is not None:
@@ -88,15 +93,18 @@ def _stacked(tracer: "Tracer", arrays: list[Array]) -> Array:
 def _each(tracer: "Tracer", array: Array) -> Array:
     if array.constant:  # what it is in a step depends on the step
         term = digest("each", array.term)
-        return Array(array.dims[1:], array.dtype, constant=True, term=term, random=array.random)
-    return tracer.add("apply", [array], Array(array.dims[1:], array.dtype), function="each")
+        dims = array.dims[1:]
+        return Array(dims, array.dtype, constant=True, term=term, random=array.random, drawn=array.drawn)
+    out = Array(array.dims[1:], array.dtype)
+    return tracer.add("apply", [array], out, function="each", acts=[(0, "")])
 
 
 def _turned(tracer: "Tracer", array: Array) -> Array:
     """What a loop that runs backwards takes, or gives: an array whose first axis runs backwards."""
     if array.constant:
         return array
-    return tracer.add("apply", [array], Array(array.dims, array.dtype), function="rev", settings=1)
+    out = Array(array.dims, array.dtype)
+    return tracer.add("apply", [array], out, function="rev", settings=1, acts=[(0, "")])
 
 
 def _while(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
@@ -113,15 +121,26 @@ def _while(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
             if not bool(goes_on.known):
                 return list(carry)
             carry = tracer.run(body.jaxpr, consts, [*fixed, *carry])
-    return _looped(tracer, carry, lambda inner: tracer.run(body.jaxpr, consts, [*fixed, *inner]))
+    until = digest(str(cond.jaxpr), *(array.term for array in ahead))
+    return _looped(tracer, carry, lambda inner: tracer.run(body.jaxpr, consts, [*fixed, *inner]), until)
 
 
 def _looped(
-    tracer: "Tracer", carry: Sequence[Array], body: Callable[[list[Array]], list[Array]]
+    tracer: "Tracer",
+    carry: Sequence[Array],
+    body: Callable[[list[Array]], list[Array]],
+    steps: int,
 ) -> list[Array]:
-    """What a loop's body makes, followed once: what it starts from is what it made, or the beginning."""
+    """What a loop's body makes, followed once: what it starts from is what it made, or the beginning.
+
+    Args:
+        tracer: what follows the program.
+        carry: what the loop begins with.
+        body: what a step makes.
+        steps: how many steps there are, or a number that stands for when it ends.
+    """
     start = len(tracer.ops)
-    inner = [tracer.add("loop", [array], Array(array.dims, array.dtype)) for array in carry]
+    inner = [tracer.add("loop", [array], Array(array.dims, array.dtype), steps=steps) for array in carry]
     loops = tracer.ops[start:]
     made = body(inner)
     for op, array in zip(loops, made, strict=False):  # what follows the carry is stacked

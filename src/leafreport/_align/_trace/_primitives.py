@@ -32,8 +32,11 @@ STORAGE = frozenset(
 )
 
 
-# What is done along an axis, and leaves every axis what it is.
-ALONG = frozenset(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort"])
+# What is done along an axis, and leaves every axis what it is; and which parameter says along which.
+ALONG = {
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "axis"),
+    "sort": "dimension",
+}
 
 
 ELEMENTWISE = frozenset(
@@ -151,9 +154,10 @@ def settings(eqn: Any, given: Sequence[Array]) -> str:
     return parameters(eqn) + "".join(constants)
 
 
-def parameters(eqn: Any) -> str:
+def parameters(eqn: Any, without: str = "") -> str:
     """What an equation is told beside what it takes, as text."""
-    told = ((key, repr(value)) for key, value in eqn.params.items() if key not in _PASSING)
+    passing = {*_PASSING, without}
+    told = ((key, repr(value)) for key, value in eqn.params.items() if key not in passing)
     return repr(sorted(told))
 
 

@@ -85,12 +85,15 @@ def _looked_up(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | None:
 
 
 def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
-    params = eqn.params
+    params = dict(eqn.params)
     numbers = params["dimension_numbers"]
     image, kernel = given
     groups = params["feature_group_count"]
     aval = eqn.outvars[0].aval
     (b, f, *space), (o, i, *window), (ob, of, *ospace) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    if all(n == 1 for n in params["lhs_dilation"]):
+        image, params["padding"] = unpadded(tracer, image, space, params["padding"], 0.0)
+        given = [image, kernel]
     if params["batch_group_count"] != 1:
         return tracer.opaque(eqn, given)[0]
     if groups == 1 and _is_product(params, kernel, window, image, space):
@@ -98,7 +101,7 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     try:
         attempt(_channels, image.dims[f], kernel.dims[o], kernel.dims[i], groups)
     except NotAligned:
-        tracer.unknown.add("a convolution whose channels are divided in two ways")
+        tracer.unknown["a convolution whose channels are divided in two ways"] += 1
     dims: list[Dim] = [Dim(1)] * len(aval.shape)
     dims[ob], dims[of] = image.dims[b], kernel.dims[o]
     for place, source in zip(ospace, space, strict=True):
@@ -118,6 +121,30 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         sizes=tuple(kernel.shape[axis] for axis in window),
         accumulate=str(params.get("preferred_element_type")),
     )
+
+
+def unpadded(
+    tracer: "Tracer", array: Array, axes: Sequence[int], padding: Sequence[tuple[int, int]], empty: float
+) -> tuple[Array, list[tuple[int, int]]]:
+    """An array without the margin it was given by an operation of its own, and the padding with it.
+
+    Args:
+        tracer: the tracer.
+        array: the array.
+        axes: the axes that are padded.
+        padding: the padding along each of these.
+        empty: the value that padding has.
+    """
+    rows = {axis: (int(low), int(high)) for axis, (low, high) in zip(axes, padding, strict=True)}
+    inner, op = tracer.padded.get(id(array), (array, None))
+    if op is not None:
+        value, _ = op.info["settings"]
+        own = dict(op.info["acts"])
+        plain = all(low >= 0 and high >= 0 and not inside for low, high, inside in own.values())
+        if value == empty and plain and own.keys() <= rows.keys():
+            rows.update({n: (rows[n][0] + row[0], rows[n][1] + row[1]) for n, row in own.items()})
+            array = inner
+    return array, [rows[axis] for axis in axes]
 
 
 def _channels(image: Dim, out: Dim, inner: Dim, groups: int) -> None:
@@ -166,7 +193,7 @@ def _conv_as_dot(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         try:
             dims = attempt(reshaped, image.dims, sizes)
         except NotAligned:
-            tracer.unknown.add("patches that do not divide their axes")
+            tracer.unknown["patches that do not divide their axes"] += 1
             dims = tuple(map(Dim, sizes))
         patches = tracer.add("view", [image], Array(dims, image.dtype), kind="reshape")
     wide = [axis for axis in window if kernel.shape[axis] > 1]

@@ -1,5 +1,6 @@
 """A program as records: arrays whose axes are `Dim`s, and the operations between them."""
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,7 @@ class Array:
         known: of a constant what it holds, where that was found out; axes that repeat take no memory.
         term: of a constant how it is computed, so that one that is computed twice is known to be one.
         random: of a constant whether it comes of random numbers.
+        drawn: of random numbers some that it may hold, in one row; None where that is not known.
         held: what it holds in a run on values, where there is one.
     """
 
@@ -35,6 +37,7 @@ class Array:
     known: np.ndarray | None = None
     term: Hashable = None
     random: bool = False
+    drawn: np.ndarray | None = None
     held: Any = None
 
     @property
@@ -58,6 +61,7 @@ class Op:
         output: the array it makes.
         info: what else there is to know, by name.
         source: where in the program it stands, as JAX tells it.
+        dead: it leads to no result.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Op:
     output: Array
     info: dict[str, Any] = field(default_factory=dict)
     source: Any = None
+    dead: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -76,7 +81,10 @@ class Program:
         inputs: an array for each leaf of the inputs.
         outputs: an array for each leaf of the result.
         ops: the operations, in order.
-        unknown: names of primitives that were taken as opaque, and what else was not understood.
+        unknown: names of primitives that were taken as opaque, and what else was not understood, with how
+            often.
+        owners: for axes of products of two activations, by the names they go on under, the product and which
+            of the two has them.
         ensembles: whether there are axes along which members of an ensemble may stand.
     """
 
@@ -84,8 +92,22 @@ class Program:
     inputs: list[Array]
     outputs: list[Array]
     ops: list[Op]
-    unknown: set[str]
+    unknown: Counter[str]
+    owners: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     ensembles: bool = False
+
+
+def constant(array: Array, dims: tuple[Dim, ...], known: np.ndarray | None) -> Array:
+    """What a view of a constant is.
+
+    Args:
+        array: the constant.
+        dims: the view's axes.
+        known: what the view holds, where that is known.
+    """
+    made = Array(dims, array.dtype, constant=True, known=known, term=array.term)
+    made.random, made.drawn = array.random, array.drawn
+    return made
 
 
 @cache

@@ -4,17 +4,19 @@ A rule takes the tracer, the equation and the arrays it is given, and returns wh
 without a rule is taken as opaque, which the trace says.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from leafreport._align._trace._constants import drawn
 from leafreport._align._trace._dims import Dim
 from leafreport._align._trace._lookups import LOOKUPS
 from leafreport._align._trace._loops import LOOPS
-from leafreport._align._trace._primitives import ALONG, ELEMENTWISE, RANDOM, settings
-from leafreport._align._trace._products import PRODUCTS
+from leafreport._align._trace._primitives import ALONG, ELEMENTWISE, RANDOM, parameters
+from leafreport._align._trace._products import PRODUCTS, unpadded
 from leafreport._align._trace._program import Array, dtype_name
 from leafreport._align._trace._slices import SLICES
 
@@ -65,7 +67,11 @@ def _reduced(tracer: "Tracer", array: Array, axes: tuple[int, ...], function: st
 
 def _window(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array, aval = given[0], eqn.outvars[0].aval
-    params = eqn.params
+    params = dict(eqn.params)
+    empty = _EMPTY.get(eqn.primitive.name)
+    if empty is not None:
+        every = list(range(len(array.dims)))
+        array, params["padding"] = unpadded(tracer, array, every, params["padding"], empty)
     keys = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
     rows = [params.get(key) or (1,) * len(array.dims) for key in keys]
     plain = 1, 1, (0, 0), 1, 1
@@ -80,9 +86,12 @@ def _window(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         kept = tuple(Dim(1) if n in whole else dim for n, dim in enumerate(array.dims))
         return tracer.add("view", [made], Array(kept, made.dtype), kind="reshape")
     out = Array(_resized(array, aval.shape), dtype_name(aval.dtype))
-    return tracer.add("apply", [array], out, function=name, settings=settings)
+    acts = list(zip(whole, settings, strict=True))
+    return tracer.add("apply", [array], out, function=name, settings=settings, acts=acts)
 
 
+# What a window takes for what is beyond the edge.
+_EMPTY = {"reduce_window_sum": 0.0, "reduce_window_max": -math.inf, "reduce_window_min": math.inf}
 _POOLED = {f"reduce_window_{name}": f"reduce_{name}" for name in ("sum", "max", "min")}
 
 
@@ -90,8 +99,12 @@ def _pad(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array, aval = given[0], eqn.outvars[0].aval
     out = Array(_resized(array, aval.shape), dtype_name(aval.dtype))
     value = given[1].value if given[1].constant else None
-    settings = (value, tuple(tuple(c) for c in eqn.params["padding_config"] if tuple(c) != (0, 0, 0)))
-    return tracer.add("apply", [array], out, function="pad", settings=settings)
+    rows = [tuple(map(int, row)) for row in eqn.params["padding_config"]]
+    acts = [(n, row) for n, row in enumerate(rows) if row != (0, 0, 0)]
+    settings = value, tuple(row for _, row in acts)
+    made = tracer.add("apply", [array], out, function="pad", settings=settings, acts=acts)
+    tracer.padded[id(made)] = array, tracer.ops[-1]
+    return made
 
 
 def _resized(array: Array, shape: Sequence[int]) -> tuple[Dim, ...]:
@@ -117,7 +130,10 @@ def _converted(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[A
 
 def _random(tracer: "Tracer", eqn: Any, _given: list[Array]) -> list[Array]:
     """Random numbers are constants that no one knows, whatever their key was made of."""
-    return [tracer.fresh(var.aval, constant=True, term=0, random=True) for var in eqn.outvars]
+    made = [tracer.fresh(var.aval, constant=True, term=0, random=True) for var in eqn.outvars]
+    for array, var in zip(made, eqn.outvars, strict=True):
+        array.drawn = drawn(eqn.primitive.name, [], var.aval.dtype)
+    return made
 
 
 def _elementwise(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -159,8 +175,12 @@ def _along(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array
     """What is done along an axis, and leaves every axis what it is."""
     if len(eqn.outvars) != 1 or len(given) != 1:
         return tracer.opaque(eqn, given)
+    name = eqn.primitive.name
+    key = ALONG[name]
     out = Array(given[0].dims, dtype_name(eqn.outvars[0].aval.dtype))
-    return tracer.add("apply", given, out, function=eqn.primitive.name, settings=settings(eqn, given))
+    told = parameters(eqn, without=key)
+    acts = [(eqn.params[key], told)]
+    return tracer.add("apply", given, out, function=name, settings=told, acts=acts)
 
 
 _PASSED_ON = (

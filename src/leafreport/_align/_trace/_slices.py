@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leafreport._align._trace._dims import Dim, NotAligned, attempt, concat, cut, product, split_product
-from leafreport._align._trace._program import Array, dtype_name
+from leafreport._align._trace._program import Array, constant, dtype_name
 
 if TYPE_CHECKING:
     from leafreport._align._trace._tracer import Tracer
@@ -21,13 +21,19 @@ def _reshape(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     array = given[0]
     aval = eqn.outvars[0].aval
     dtype = dtype_name(aval.dtype)
+    if eqn.params.get("dimensions") is not None:
+        order = tuple(eqn.params["dimensions"])
+        turned = Array(tuple(array.dims[axis] for axis in order), array.dtype)
+        array = tracer.add("view", [array], turned, kind="transpose", order=order)
     try:
         dims = attempt(reshaped, array.dims, aval.shape)
     except NotAligned:
         dims = tuple(map(Dim, aval.shape))
         if not array.stored:  # how a leaf is stored says nothing of axes
-            tracer.unknown.add("a reshape that does not divide its axes")
-    return tracer.add("view", given[:1], Array(dims, dtype), kind="reshape")
+            tracer.unknown["a reshape that does not divide its axes"] += 1
+            sizes = tuple(tuple(n for n in shape if n != 1) for shape in (array.shape, aval.shape))
+            return tracer.add("opaque", [array], Array(dims, dtype), function="reshape", settings=sizes)
+    return tracer.add("view", [array], Array(dims, dtype), kind="reshape")
 
 
 def reshaped(dims: Sequence[Dim], shape: Sequence[int]) -> tuple[Dim, ...]:
@@ -41,6 +47,9 @@ def reshaped(dims: Sequence[Dim], shape: Sequence[int]) -> tuple[Dim, ...]:
     made: list[Dim] = []
     while sizes and left:
         group, targets = [left.pop(0)], [sizes.pop(0)]
+        if group[0].size == targets[0]:  # under the name it has
+            made.append(group[0])
+            continue
         while (a := math.prod(d.size for d in group)) != (b := math.prod(targets)):
             if a < b and left:
                 group.append(left.pop(0))
@@ -75,6 +84,8 @@ def _slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
 
 
 def sliced(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]], dtype: str) -> Array:
+    """A part of an array; for each axis first index, last one plus one, and step."""
+    bounds = [(int(start), int(stop), int(step)) for start, stop, step in bounds]
     if any(stride != 1 for *_, stride in bounds):
         return _strided(tracer, array, bounds, dtype)
     dims: list[Dim] = []
@@ -88,7 +99,7 @@ def sliced(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]
         dims.append(part if part is not None else Dim(stop - start))
     out = Array(tuple(dims), dtype)
     if not exact:
-        tracer.unknown.add("a slice that does not divide its axis")
+        tracer.unknown["a slice that does not divide its axis"] += 1
         return tracer.add("opaque", [array], out, function="slice", settings=tuple(bounds))
     return tracer.add("view", [array], out, kind="slice", starts=tuple(b[0] for b in bounds))
 
@@ -109,16 +120,21 @@ def _strided(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, in
                 d if (b, e, n) == (0, d.size, 1) else Dim(-(-(e - b) // n))
                 for d, (b, e, n) in zip(array.dims, bounds, strict=True)
             )
-            settings = tuple(
-                bound for bound, d in zip(bounds, array.dims, strict=True) if bound != (0, d.size, 1)
+            acts = [
+                (n, bound)
+                for n, (bound, d) in enumerate(zip(bounds, array.dims, strict=True))
+                if bound != (0, d.size, 1)
+            ]
+            settings = tuple(bound for _, bound in acts)
+            return tracer.add(
+                "apply", [array], Array(dims, dtype), function="slice", settings=settings, acts=acts
             )
-            return tracer.add("apply", [array], Array(dims, dtype), function="slice", settings=settings)
         sizes += [dim.size // stride, stride]
         inner += [(0, dim.size // stride, 1), (start, start + 1, 1)]
     try:
         parted = attempt(reshaped, array.dims, sizes)
     except NotAligned:
-        tracer.unknown.add("a slice that does not divide its axis")
+        tracer.unknown["a slice that does not divide its axis"] += 1
         dims = tuple(Dim(-(-(stop - start) // stride)) for start, stop, stride in bounds)
         return tracer.add("opaque", [array], Array(dims, dtype), function="slice", settings=tuple(bounds))
     blocks = tracer.add("view", [array], Array(parted, dtype), kind="reshape")
@@ -144,9 +160,9 @@ def _dynamic_slice(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | li
             bounds.append((start, start + size, 1))
         return sliced(tracer, array, bounds, dtype_name(eqn.outvars[0].aval.dtype))
     dims = tuple(d if d.size == s else Dim(s) for d, s in zip(array.dims, sizes, strict=True))
-    return tracer.add(
-        "apply", given, Array(dims, dtype_name(eqn.outvars[0].aval.dtype)), function="dynamic_slice"
-    )
+    out = Array(dims, dtype_name(eqn.outvars[0].aval.dtype))
+    acts = [(n, size) for n, (d, size) in enumerate(zip(array.dims, sizes, strict=True)) if d.size != size]
+    return tracer.add("apply", given, out, function="dynamic_slice", acts=acts)
 
 
 def _dynamic_update(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Array]:
@@ -188,7 +204,7 @@ def _around(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int
         return sliced(tracer, array, bounds, array.dtype)
     known = None if array.known is None else array.known[tuple(slice(*bound) for bound in bounds)]
     dims = tuple(Dim(stop - start) for start, stop, _ in bounds)
-    return Array(dims, array.dtype, constant=True, known=known, term=array.term, random=array.random)
+    return constant(array, dims, known)
 
 
 def _stack(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -196,12 +212,11 @@ def _stack(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     parts = []
     for array in given:
         dims = (*array.dims[:axis], Dim(1), *array.dims[axis:])
-        made = Array(
-            dims, array.dtype, array.constant, known=array.known, term=array.term, random=array.random
-        )
-        if array.known is not None:
-            made.known = np.expand_dims(array.known, axis)
-        parts.append(made if array.constant else tracer.add("view", [array], made, kind="reshape"))
+        if array.constant:
+            known = None if array.known is None else np.expand_dims(array.known, axis)
+            parts.append(constant(array, dims, known))
+        else:
+            parts.append(tracer.add("view", [array], Array(dims, array.dtype), kind="reshape"))
     return _joined(tracer, parts, axis, dtype_name(eqn.outvars[0].aval.dtype))
 
 
@@ -220,7 +235,9 @@ def _reverse(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     axes = tuple(eqn.params["dimensions"])
     if array.stored:
         return tracer.add("view", [array], Array(array.dims, dtype), kind="reverse", axes=axes)
-    return tracer.add("apply", [array], Array(array.dims, dtype), function="rev", settings=len(axes))
+    out = Array(array.dims, dtype)
+    acts = [(axis, "") for axis in axes]
+    return tracer.add("apply", [array], out, function="rev", settings=len(axes), acts=acts)
 
 
 def _split(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
@@ -240,6 +257,7 @@ def _concatenate(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
 
 def _joined(tracer: "Tracer", given: Sequence[Array], axis: int, dtype: str) -> Array:
     """Arrays put end to end."""
+    given = [array for array in given if array.dims[axis].size] or given[:1]
     own = [array for array in given if not array.constant] or list(given)
     for other in own[1:]:
         for n, (a, b) in enumerate(zip(own[0].dims, other.dims, strict=True)):

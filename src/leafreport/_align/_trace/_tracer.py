@@ -7,6 +7,7 @@ what it does with values is an `Op`.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ import numpy as np
 from jax.extend import core as jex
 
 from leafreport._align._trace._boxes import elements
-from leafreport._align._trace._constants import folded
+from leafreport._align._trace._constants import drawn, folded
 from leafreport._align._trace._dims import Dim, NotAligned, alias, attempt, cut_up, unify
 from leafreport._align._trace._loops import LOOPS
 from leafreport._align._trace._primitives import RANDOM, STORAGE, called, parameters, settings
-from leafreport._align._trace._program import Array, Op, Program, digest, dtype_name
+from leafreport._align._trace._program import Array, Op, Program, constant, digest, dtype_name
 from leafreport._align._trace._rules import RULES
 from leafreport._align._trace._storage import Storage
 
@@ -102,10 +103,28 @@ def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), wa
     for array, value in zip(given, held, strict=False):
         array.held = value
     outputs = tracer.run(jaxpr, tracer.consts(call.jaxpr), given)
+    for array in outputs:
+        for axis, dim in enumerate(array.dims):
+            if dim in tracer.owners:
+                op, side = tracer.owners[dim]
+                op.info.setdefault("last", {})[side] = axis
+    _bury(tracer.ops, outputs)
     leaves = [given[place] for place in call.places]
-    found = Program(leaves, given[distinct:], outputs, tracer.ops, tracer.unknown, tracer.ensembles)
+    found = Program(
+        leaves, given[distinct:], outputs, tracer.ops, tracer.unknown, tracer.owners, tracer.ensembles
+    )
     _relate(found)
     return found
+
+
+def _bury(ops: Sequence[Op], outputs: Sequence[Array]) -> None:
+    """Marks what leads to no result, as what another operation was taken together with."""
+    needed = {id(array) for array in outputs}
+    needed.update(id(op.info["back"]) for op in ops if op.name == "loop")
+    for op in reversed(ops):
+        op.dead = id(op.output) not in needed
+        if not op.dead:
+            needed.update(map(id, op.inputs))
 
 
 def _relate(found: Program) -> None:
@@ -113,7 +132,11 @@ def _relate(found: Program) -> None:
     storage = Storage(found)
     groups: dict[object, dict[int, Dim]] = {}
     used = {
-        id(array): array for op in found.ops if not op.output.stored for array in op.inputs if array.stored
+        id(array): array
+        for op in found.ops
+        if not op.output.stored and not op.dead
+        for array in op.inputs
+        if array.stored
     }
     for array in used.values():
         known = storage.affine(array)
@@ -137,16 +160,19 @@ class Tracer:
         unknown: what was not understood.
         members: whether to cut the axes along which members of an ensemble stand.
         ensembles: whether there are such axes.
+        owners: for axes of products of two activations the product and which of the two has them.
         one_hot: the indices of which an array holds one-hot rows, and along which axis.
+        padded: of an array that is another one with a margin that one and its operation.
     """
 
     members: bool = False
     watch: Callable[[int, Any], None] | None = None
     ops: list[Op] = field(default_factory=list)
-    unknown: set[str] = field(default_factory=set)
+    unknown: Counter[str] = field(default_factory=Counter)
     ensembles: bool = False
     one_hot: dict[int, tuple[Array, int]] = field(default_factory=dict)
-    _made_by: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
+    padded: dict[int, tuple[Array, Op]] = field(default_factory=dict)
+    owners: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     _folded: dict[Hashable, np.ndarray | None] = field(default_factory=dict)
     _stores: dict[Hashable, list[Array]] = field(default_factory=dict)
     _scope: str = ""
@@ -189,7 +215,7 @@ class Tracer:
         try:
             attempt(unify, a, b)
         except NotAligned:
-            self.unknown.add("an axis that is divided in two ways")
+            self.unknown["an axis that is divided in two ways"] += 1
 
     def alike(self, a: Array, b: Array) -> None:
         """Says that the axes of two arrays of one shape are one."""
@@ -198,20 +224,20 @@ class Tracer:
 
     def ended(self, dim: Dim) -> None:
         """Says that an axis ends: it is summed over. A product of activations then knows whose it was."""
-        if dim in self._made_by:
-            op, side = self._made_by[dim]
+        if dim in self.owners:
+            op, side = self.owners[dim]
             op.info.setdefault("ended", set()).add(side)
 
     def owned(self, dim: Dim) -> bool:
         """Whether an axis has a name of its own, by which a product knows it again."""
-        return dim in self._made_by
+        return dim in self.owners
 
     def own(self, op: Op, places: Sequence[int], side: int) -> None:
         """Gives axes of a result names of their own, to be known again when they end."""
         dims = list(op.output.dims)
         for place in places:
             dims[place] = alias(dims[place])
-            self._made_by[dims[place]] = op, side
+            self.owners[dims[place]] = op, side
         op.output.dims = tuple(dims)
 
     def members_along(self, dim: Dim) -> None:
@@ -221,7 +247,7 @@ class Tracer:
             try:
                 attempt(cut_up, dim)
             except NotAligned:
-                self.unknown.add("members that cannot be told apart")
+                self.unknown["members that cannot be told apart"] += 1
 
     # --- Running
 
@@ -233,7 +259,7 @@ class Tracer:
         def read(atom: Any) -> Array:
             return self.known(atom.val) if isinstance(atom, jex.Literal) else bound[atom]
 
-        for eqn in jaxpr.eqns:
+        for eqn in _live(jaxpr):
             self._source = self._scope, eqn.source_info
             arrays = [read(atom) for atom in eqn.invars]
             bound.update(zip(eqn.outvars, self._equation(eqn, arrays), strict=True))
@@ -304,7 +330,7 @@ class Tracer:
 
     def opaque(self, eqn: Any, given: list[Array]) -> list[Array]:
         """What an equation makes that is not understood."""
-        self.unknown.add(eqn.primitive.name)
+        self.unknown[eqn.primitive.name] += 1
         return [
             self.add(
                 "opaque",
@@ -329,10 +355,15 @@ class Tracer:
                 rule = f"integer_pow_{params['y']}" if name == "integer_pow" else name
                 self._folded[term] = folded(rule, params, arrays, eqn.outvars[0].aval)
             known = self._folded[term]
-        return [
+        made = [
             self.fresh(var.aval, constant=True, known=known, term=digest(term, n), random=random)
             for n, var in enumerate(eqn.outvars)
         ]
+        if random:
+            values = [array.drawn if array.random else array.value for array in given]
+            for array, var in zip(made, eqn.outvars, strict=True):
+                array.drawn = drawn(name, values, var.aval.dtype)
+        return made
 
     def _hold(self, eqn: Any, given: list[Array], made: list[Array]) -> None:
         """In a run on values: what an equation makes of them."""
@@ -352,14 +383,19 @@ class Tracer:
                 array.held = value
 
 
+def _live(jaxpr: Any) -> list[Any]:
+    """The equations that lead to a result, in order."""
+    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, jex.Literal)}
+    found = []
+    for eqn in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(eqn.outvars):
+            found.append(eqn)
+            needed.update(atom for atom in eqn.invars if not isinstance(atom, jex.Literal))
+    return found[::-1]
+
+
 def _loose(array: Array) -> Array:
     """A constant with axes of its own."""
-    return Array(
-        tuple(Dim(dim.size) for dim in array.dims),
-        array.dtype,
-        constant=True,
-        known=array.known,
-        term=array.term,
-        random=array.random,
-        held=array.held,
-    )
+    made = constant(array, tuple(Dim(dim.size) for dim in array.dims), array.known)
+    made.held = array.held
+    return made

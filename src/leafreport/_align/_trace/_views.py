@@ -58,6 +58,8 @@ def _broadcast(array: Array, info: dict[str, Any], index: Index, _shape: Index) 
 
 
 def _reshape(array: Array, _info: dict[str, Any], index: Index, shape: Index) -> Index:
+    if 0 in array.shape:
+        return (0,) * len(array.shape)
     flat = sum(i * s for i, s in zip(index, strides(shape), strict=True))
     return tuple(flat // s % n for s, n in zip(strides(array.shape), array.shape, strict=True))
 
