@@ -94,7 +94,9 @@ def test_constant_arrays_are_told_apart_by_what_they_hold(functions):
     assert ident(table) == ident(table.T) == ident(table * np.float32(1 + 1e-7))
     assert ident(table) != ident(table + 1e-3)
     assert ident(table) != ident(table[::-1].cumsum(0))
-    plus, minus = (functions.made(name, [("e", X), ("k", (ident(table), frozenset()))]) for name in ("add", "sub"))
+    plus, minus = (
+        functions.made(name, [("e", X), ("k", (ident(table), frozenset()))]) for name in ("add", "sub")
+    )
     assert not functions.same(plus, minus)
     assert not functions.same(plus, functions.made("add", [("e", X), ("k", (ident(table + 1), frozenset()))]))
 

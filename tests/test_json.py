@@ -1,5 +1,6 @@
 """A saved report: exact, and safe to read when it is damaged."""
 
+import copy
 import json
 import random
 
@@ -279,7 +280,7 @@ def test_any_replaced_dropped_or_doubled_value_is_an_equal_report_or_an_error(ch
             for step in path[:-1]:
                 inner = inner[step]
             if how == "set":
-                inner[path[-1]] = value
+                inner[path[-1]] = copy.deepcopy(value)  # a later change may be one within it
             elif how == "drop":
                 del inner[path[-1]]
             elif isinstance(inner, list):

@@ -40,7 +40,8 @@ def test_core_depends_on_no_framework() -> None:
 def test_every_backend_has_an_extra_of_its_name() -> None:
     backends = PROJECT["entry-points"]["leafreport.adapters"]
     assert backends.keys() <= PROJECT["optional-dependencies"].keys()
-    assert PROJECT["optional-dependencies"]["all"] == [f"leafreport[{','.join(backends)}]"]
+    formats = ["safetensors"]
+    assert PROJECT["optional-dependencies"]["all"] == [f"leafreport[{','.join([*backends, *formats])}]"]
 
 
 def test_constraints_are_names_and_versions_only() -> None:

@@ -177,6 +177,10 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
         )
     rows, extra, both = honoured(rows, said, (made[0], made[1]))
     extra += dtype_differences([*rows, *copies], ends[0].dtypes, ends[1].dtypes)
+    open_rows = any(pair.ambiguous for pair in rows)
+    if not (found.whole or compared.differences or extra or open_rows or any(own.alone for own in both)):
+        told = [f"arrays meet in {sum(side.used):,} places" for side in sides]
+        extra.append(Difference("structure", told[0], told[1], Place(), Place()))
     extra += [_sharing(pair, "left") for pair in copies]
     extra += [_sharing(pair, "right") for pair in right_again]
     inputs, outputs = (

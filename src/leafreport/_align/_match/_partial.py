@@ -147,7 +147,7 @@ class _Spread:
 
 def _near_colors(side: Side, colors: Colors) -> list[list[int]]:
     """For each radius, colours by what is that near."""
-    color = [colors["near", side.kind(n)] for n in range(len(side.graph.nodes))]
+    color = [colors["near", side.kind(n), _met_in(side, n)] for n in range(len(side.graph.nodes))]
     out = [color]
     kind = side.graph.functions.kind
     for step in range(1, _RADII[-1] + 1):
@@ -161,6 +161,13 @@ def _near_colors(side: Side, colors: Colors) -> list[list[int]]:
         if step in _RADII:
             out.append(color)
     return out
+
+
+def _met_in(side: Side, n: int) -> tuple[str, ...]:
+    """Of a leaf in which kinds of nodes it meets others: what is added is nothing that is multiplied by."""
+    if side.graph.nodes[n].kind != "leaf":
+        return ()
+    return tuple(sorted({side.graph.nodes[taker].kind for _, taker, _ in side.takers[n] if side.used[taker]}))
 
 
 _Way = Callable[[Side, Colors], list[int]]

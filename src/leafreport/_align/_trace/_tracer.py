@@ -19,7 +19,7 @@ from jax.extend import core as jex
 
 from leafreport._align._trace._boxes import elements
 from leafreport._align._trace._constants import drawn, folded
-from leafreport._align._trace._dims import Dim, NotAligned, alias, attempt, cut_up, unify
+from leafreport._align._trace._dims import Dim, NotAligned, alias, attempt, cut_up, split_concat, unify
 from leafreport._align._trace._loops import LOOPS
 from leafreport._align._trace._primitives import RANDOM, STORAGE, called, parameters, settings
 from leafreport._align._trace._program import Array, Op, Program, constant, digest, dtype_name
@@ -85,12 +85,24 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=bool(getattr(leaf, "weak_type", False)))
 
 
-def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), watch: Any = None) -> Program:
+# An operation by its number, which of what it takes, an axis of that, and the indices at which it is cut.
+Cut = tuple[int, int, int, tuple[int, ...]]
+
+
+def program(
+    call: Traced,
+    *,
+    members: bool = False,
+    cuts: Sequence[Cut] = (),
+    held: Sequence[Any] = (),
+    watch: Any = None,
+) -> Program:
     """The program of a call. Cost: one step for each of its equations.
 
     Args:
         call: the call as JAX traced it.
         members: cut the axes along which an ensemble's members stand into members.
+        cuts: where to cut axes that nothing in the program cuts.
         held: values for the distinct leaves and the inputs, to run the program on while it is followed.
         watch: called with each operation's number and what it made, in a run on values.
     """
@@ -103,6 +115,7 @@ def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), wa
     for array, value in zip(given, held, strict=False):
         array.held = value
     outputs = tracer.run(jaxpr, tracer.consts(call.jaxpr), given)
+    _cut(tracer.ops, cuts)
     for array in outputs:
         for axis, dim in enumerate(array.dims):
             if dim in tracer.owners:
@@ -115,6 +128,13 @@ def program(call: Traced, *, members: bool = False, held: Sequence[Any] = (), wa
     )
     _relate(found)
     return found
+
+
+def _cut(ops: Sequence[Op], cuts: Sequence[Cut]) -> None:
+    for number, slot, axis, at in cuts:
+        with suppress(NotAligned):
+            for place in at:
+                attempt(split_concat, ops[number].inputs[slot].dims[axis], place)
 
 
 def _bury(ops: Sequence[Op], outputs: Sequence[Array]) -> None:
