@@ -141,7 +141,10 @@ def align(arguments: Namespace) -> int:
             with _progress("running both"):
                 result = found.verify(choose=arguments.choose)
             equal &= result.ok
-            verified = f"{result}\n"
+            if arguments.format == "json":  # a document stays one
+                print(f"leafreport: {result}", file=sys.stderr)
+            else:
+                verified = f"{result}\n"
         if arguments.convert is not None:
             with _progress(f"converting {arguments.left}"):
                 made = found.convert(found.left.params, choose=arguments.choose)

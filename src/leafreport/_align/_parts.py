@@ -205,7 +205,7 @@ def _part(
                 own.append((count, step // stride))
                 rest[n] = 1, 1
         rest = [one for one in rest if one[0] > 1]
-        for factor, bounds in _boxes(size, start // stride % size if size else 0, own):
+        for factor, bounds in _boxes(size, start // stride % size if size and stride else 0, own):
             seen.append(factor)
             slices.append(bounds)
     if rest:

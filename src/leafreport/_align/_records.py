@@ -107,8 +107,8 @@ class Difference:
         what: `epsilon`, `activation`, `scale`, `constant`, `mask`, `dropout`, `padding`, `strides`,
             `dilation`, `groups`, `window`, `steps` (of a loop), `dtype`, `accumulation`, `axes` (along which
             something is done), `term` (an extra or a missing summand, as a residual), `factor`, `input`,
-            `sharing` (one leaf where the other model has two), `shape`, `function`, `structure` or
-            `mapping`.
+            `results` (how many there are, or their shapes), `sharing` (one leaf where the other model has
+            two), `shape`, `function`, `structure` or `mapping`.
         left: what the left model does, in words.
         right: what the right model does.
         left_place: where the left model does it.

@@ -367,11 +367,11 @@ def _back(node: Node) -> list[Term]:
 
 
 def _roles(label: str) -> str:
-    return (
-        "has an axis that is summed over later"
-        if label == "ends"
-        else "has no axis that is summed over later"
-    )
+    said = {
+        "ends": "has an axis that is summed over later",
+        "sums": "has an axis that is summed over at once",
+    }
+    return said.get(label, "has no axis that is summed over later")
 
 
 def _steps_words(steps: int | None) -> str:

@@ -292,13 +292,13 @@ class _Axes:
         self, ours: Sequence[Meeting], theirs: Sequence[Meeting]
     ) -> Iterator[tuple[str, tuple[str, str]]]:
         """The constants that a node's array meets along other axes than on the other side."""
-        rest = [self._along(one) for one in theirs]
+        rest = [(one.ident, self._along(one)) for one in theirs]
         for one in ours:
             own = self._along(one)
-            same = next((n for n, other in enumerate(rest) if _same(own, other)), None)
+            same = next((n for n, (_, other) in enumerate(rest) if _same(own, other)), None)
             if same is not None:
                 rest.pop(same)
-            elif any(other[0].size == own[0].size for other in rest):
+            elif one.ident in (ident for ident, _ in rest):  # another one is a difference of its own
                 constants = self.left.graph.functions.constants
                 what = "mask" if one.values.dtype == bool else "constant"
                 said = constants.mask_words(one.ident) if what == "mask" else constants.words(one.ident)

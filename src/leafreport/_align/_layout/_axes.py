@@ -178,11 +178,10 @@ def refined(ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int, 
     found: list[tuple[int, int, int]] = []
     while a < len(left) and b < len(right):
         small, large = sorted((left[a], right[b]))
-        if large % small:  # as 2 x 3 and 3 x 2: they are not divided alike
+        if small and large % small:  # as 2 x 3 and 3 x 2: they are not divided alike
             raise NotAligned(f"{ours} and {theirs}")
         found.append((a, b, small))
-        left[a] //= small
-        right[b] //= small
+        left[a], right[b] = (size // small if small else 1 for size in (left[a], right[b]))
         a += left[a] == 1
         b += right[b] == 1
     return found

@@ -42,6 +42,8 @@ def stored(
 ) -> list[Pair] | None:
     """The pairs of parts of leaves that a pair of used pieces is; None where no way to say them was found."""
     sizes = [size for own in paired.left for size in own]
+    if 0 in sizes:
+        return _empty(graphs, nodes, like)
     ours = _even(graphs[0], nodes[0], paired.left)
     others = _even(graphs[1], nodes[1], paired.right)
     if ours is not None and others is not None:
@@ -74,6 +76,18 @@ def stored(
         else:  # no slice of the leaf in any shape: in parts
             todo += _halves(box)
     return out
+
+
+def _empty(graphs: tuple[Graph, Graph], nodes: tuple[int, int], like: Pair) -> list[Pair] | None:
+    """The pair of leaves without elements, whatever their axes."""
+    both: list[Piece] = []
+    for graph, n in zip(graphs, nodes, strict=True):
+        for number in graph.nodes[n].info["leaves"]:
+            shape = graph.program.leaves[number].shape
+            both.append(Piece(number, 0, shape, tuple(strides(shape))))
+    if len(both) != 2:
+        return None
+    return [replace(like, left=both[0], right=both[1], turns=(Move((0,), (0,)),))]
 
 
 def sayable(shape: Sequence[int], one: Piece) -> bool:

@@ -28,9 +28,11 @@ def _dot(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
     if a.constant != b.constant and not (fa if a.constant else fb):
         return _weighted(graph, op)
     summed = list(combinations(*(graph.pieces.segments(a.dims[n]) for n in ca)))
-    ended = op.info.get("ended", ())
+    ended = op.info.get("ended", {})
     last = sorted(op.info.get("last", {}).items(), key=lambda item: item[1])
     labels = ["ends" if side in ended else "" for side in (0, 1)]
+    if len(ended) == 2:
+        labels = ["ends" if "dot" in ended[side] else "sums" for side in (0, 1)]
     if len(last) == 2 and not ended:  # both are axes of a result: which one comes first
         labels[last[1][0]] = "last"
     made: dict[Offsets, Ref] = {}

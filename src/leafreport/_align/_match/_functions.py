@@ -175,15 +175,22 @@ class Functions:
                 factor, expression = -factor, arguments[0][1]
             elif name == "mul" and sorted(kinds) == ["c", "e"]:
                 (value,) = [v for kind, v in arguments if kind == "c"]
-                if not value or not math.isfinite(value):
+                (within,) = [v for kind, v in arguments if kind == "e"]
+                if not value or not math.isfinite(value) or self._dropped(within):
                     return expression, factor
                 factor *= value
                 (expression,) = [v for kind, v in arguments if kind == "e"]
             elif name == "div" and kinds == ["e", "c"] and arguments[1][1] and math.isfinite(arguments[1][1]):
+                if self._dropped(arguments[0][1]):
+                    return expression, factor
                 factor /= arguments[1][1]
                 expression = arguments[0][1]
             else:
                 return expression, factor
+
+    def _dropped(self, expression: int) -> bool:
+        """Whether an expression meets random numbers last, as in dropout: its scale goes with it."""
+        return any(kind == "r" for kind, _ in self._keys[expression][2])
 
     def affine(self, expression: int) -> tuple[float, float] | None:
         """Factor and summand of an expression that is `factor * x + summand`; None for any other."""

@@ -52,8 +52,7 @@ def drawn(name: str, given: Sequence[np.ndarray | float | None], dtype: Any) -> 
         dtype: the dtype of what it makes.
     """
     if name in _BITS and np.issubdtype(dtype, np.unsignedinteger):
-        top = float(np.iinfo(dtype).max)
-        return np.linspace(0.0, top, _DRAWN, endpoint=False).astype(dtype)
+        return ((np.arange(_DRAWN) + 0.5) / _DRAWN * float(np.iinfo(dtype).max)).astype(dtype)
     if any(value is None for value in given):
         return None
     if name in _VIEWS:

@@ -41,7 +41,7 @@ def _product(tracer: "Tracer", given: Sequence[Array], contract: _Axes, batch: _
     if alone:
         for array, axes in ((a, contract_a), (b, contract_b)):
             for n in axes:
-                tracer.ended(array.dims[n])
+                tracer.ended(array.dims[n], "dot")
     dims = [find(a.dims[n]) for n in (*batch_a, *free_a)] + [find(b.dims[n]) for n in free_b]
     out = tracer.add(
         "dot",

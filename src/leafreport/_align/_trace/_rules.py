@@ -61,7 +61,7 @@ def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
 
 def _reduced(tracer: "Tracer", array: Array, axes: tuple[int, ...], function: str, made: Array) -> Array:
     for n in axes:
-        tracer.ended(array.dims[n])
+        tracer.ended(array.dims[n], "reduce")
     return tracer.add("reduce", [array], made, function=function, axes=axes)
 
 

@@ -242,11 +242,16 @@ class Tracer:
         for x, y in zip(a.dims, b.dims, strict=True):
             self.same(x, y)
 
-    def ended(self, dim: Dim) -> None:
-        """Says that an axis ends: it is summed over. A product of activations then knows whose it was."""
+    def ended(self, dim: Dim, how: str) -> None:
+        """Says that an axis ends: it is summed over. A product of activations then knows whose it was.
+
+        Args:
+            dim: the axis.
+            how: `dot` or `reduce`.
+        """
         if dim in self.owners:
             op, side = self.owners[dim]
-            op.info.setdefault("ended", set()).add(side)
+            op.info.setdefault("ended", {}).setdefault(side, set()).add(how)
 
     def owned(self, dim: Dim) -> bool:
         """Whether an axis has a name of its own, by which a product knows it again."""
@@ -390,16 +395,12 @@ class Tracer:
         if self.watch is None or all(array.held is not None for array in made):
             return
         if all(array.held is not None for array in given):
-            variables = [atom for atom in eqn.invars if not isinstance(atom, jex.Literal)]
-            held = {
-                atom: array.held
-                for atom, array in zip(eqn.invars, given, strict=True)
-                if not isinstance(atom, jex.Literal)
-            }
-            distinct = list(dict.fromkeys(variables))
-            alone = jex.ClosedJaxpr(jex.Jaxpr([], distinct, eqn.outvars, [eqn]), [])
-            found = jex.jaxpr_as_fun(alone)(*(held[var] for var in distinct))
-            for array, value in zip(made, found, strict=True):
+            params = eqn.primitive.get_bind_params(eqn.params)
+            within: Sequence[Any] = ()
+            if isinstance(params, tuple):  # as JAX had it before 0.10
+                within, params = params
+            found = eqn.primitive.bind(*within, *(array.held for array in given), **params)
+            for array, value in zip(made, found if eqn.primitive.multiple_results else [found], strict=True):
                 array.held = value
 
 
