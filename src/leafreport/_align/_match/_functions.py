@@ -331,7 +331,7 @@ class Functions:
     def variable(self, expression: int) -> tuple[np.ndarray, dict[frozenset[Any], int]]:
         """The samples an expression is computed on, and what each of their axes but the last stands for."""
         axes = _axes([self._keys[part] for part in self.parts(expression)])
-        rows = [min(size, _MOST_ROWS) for size in axes.values()]
+        rows = [min(max(size, 1), _MOST_ROWS) for size in axes.values()]
         while math.prod(rows) > 4 * _MOST_ROWS * _MOST_ROWS:
             rows = [max(1, size // 2) for size in rows]
         drawn = np.random.default_rng(0).normal(size=(math.prod(rows), _COLUMNS)).reshape(*rows, _COLUMNS)

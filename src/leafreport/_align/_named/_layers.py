@@ -164,12 +164,20 @@ def paired(ours: Iterable[Layer], theirs: Iterable[Layer]) -> list[_Paired]:
             for some, others in _grouped(left, right, lambda layer, k=key, t=told: (k(layer), t(layer))):  # type: ignore[misc]
                 for a, b in _by_number(some, others):
                     keep(a, b, "name", ())
+    for some, others in _grouped(left, right, lambda layer: (layer.words, layer.numbers)):
+        if len(some) == len(others) == 1 and _in_common(some[0], others[0]):
+            keep(some[0], others[0], "name", ())
     for told in _KINDS:
         for some, others in _grouped(left, right, told):
             for block in _in_blocks(some, others):
                 for a, b in zip(*block, strict=False):
                     keep(a, b, "order", others)
     return out
+
+
+def _in_common(a: Layer, b: Layer) -> bool:
+    """Whether two layers of one name have a leaf in common, whatever else either has."""
+    return any(kind in b.leaves and _sizes(leaf) == _sizes(b.leaves[kind]) for kind, leaf in a.leaves.items())
 
 
 def _in_blocks(ours: list[Layer], theirs: list[Layer]) -> list[tuple[list[Layer], list[Layer]]]:
