@@ -185,6 +185,12 @@ class Functions:
                     return expression, factor
                 factor /= arguments[1][1]
                 expression = arguments[0][1]
+            elif name in ("mul", "div") and kinds == ["e", "e"]:
+                (one, f), (other, g) = (self.unscaled(value) for _, value in arguments)
+                if f == g == 1.0:
+                    return expression, factor
+                factor *= f * g if name == "mul" else f / g
+                return self.made(name, [("e", one), ("e", other)]), factor
             else:
                 return expression, factor
 

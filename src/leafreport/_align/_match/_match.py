@@ -260,6 +260,7 @@ def _by_place(sides: Sides, colors: Colors) -> None:
                 for side, nodes in zip(sides, ordered, strict=True):
                     for place, n in enumerate(nodes):
                         side.color[n] = colors["place", side.color[n], place]
+                break  # what hangs on these is known before others are told apart
         if not broken:
             return
         _refine(sides, colors)

@@ -5,13 +5,14 @@ Places that are known are slices; others are a lookup.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leafreport._align._trace._dims import Dim
+from leafreport._align._trace._dims import Dim, NotAligned, attempt, cut, product
 from leafreport._align._trace._program import Array, dtype_name, lean
-from leafreport._align._trace._slices import sliced, updated
+from leafreport._align._trace._slices import joined, sliced, updated
 
 if TYPE_CHECKING:
     from leafreport._align._trace._tracer import Tracer
@@ -63,39 +64,76 @@ def _gather(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array | list[Arra
 
 
 def _span(tracer: "Tracer", eqn: Any, table: Array, known: np.ndarray) -> Array | None:
-    """What is gathered at places that follow each other: a slice; None for any other places."""
+    """What is gathered at known places along one axis: parts of it; None for other places."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     aval = eqn.outvars[0].aval
-    if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != numbers.start_index_map:
+    # An axis that is taken whole is so wherever it is said to begin.
+    columns = [
+        (n, axis) for n, axis in enumerate(numbers.start_index_map) if sizes[axis] != table.dims[axis].size
+    ]
+    if len(columns) != 1 or sizes[columns[0][1]] != 1:
         return None
-    (axis,) = numbers.start_index_map
-    line = lean(known[..., 0])
+    ((column, axis),) = columns
+    line = lean(known[..., column])
     along = [n for n, size in enumerate(line.shape) if size > 1]
-    whole = all(
-        size == dim.size for n, (size, dim) in enumerate(zip(sizes, table.dims, strict=True)) if n != axis
-    )
-    if len(along) != 1 or not whole:
+    rest = [n for n in range(len(table.dims)) if n != axis]
+    if len(along) != 1 or any(sizes[n] != table.dims[n].size for n in rest):
         return None
-    places = line.reshape(-1)
-    start, stop = int(places[0]), int(places[-1]) + 1
-    if start < 0 or stop > table.dims[axis].size or not np.array_equal(places, np.arange(start, stop)):
+    taken = _runs(tracer, table, axis, line.reshape(-1), dtype_name(aval.dtype))
+    if taken is None:
         return None
-    bounds = [(0, dim.size, 1) for dim in table.dims]
-    bounds[axis] = start, stop, 1
-    taken = sliced(tracer, table, bounds, dtype_name(aval.dtype))
     batch = [n for n in range(len(aval.shape)) if n not in numbers.offset_dims]
-    rest = iter(n for n in range(len(table.dims)) if n != axis)
-    source = {place: next(rest) for place in numbers.offset_dims}
+    kept = iter(n for n in range(len(table.dims)) if n not in numbers.collapsed_slice_dims)
+    source = {place: n for place in numbers.offset_dims if (n := next(kept)) != axis}
     source[batch[along[0]]] = axis
     targets = tuple(sorted(source))
     order = tuple(source[place] for place in targets)
-    if order != tuple(range(len(order))):
+    if order != tuple(range(len(table.dims))):
         dims = tuple(taken.dims[n] for n in order)
         taken = tracer.add("view", [taken], Array(dims, taken.dtype), kind="transpose", order=order)
     made = [Dim(size) for size in aval.shape]
     for n, place in enumerate(targets):
         made[place] = taken.dims[n]
     return tracer.add("view", [taken], Array(tuple(made), taken.dtype), kind="broadcast", axes=targets)
+
+
+def _runs(tracer: "Tracer", table: Array, axis: int, places: np.ndarray, dtype: str) -> Array | None:
+    """Indices of an axis as parts of it, put end to end and repeated; None where that takes many parts."""
+    size = table.dims[axis].size
+    if int(places.min()) < 0 or int(places.max()) >= size:
+        return None
+    changes = np.flatnonzero(np.diff(places)) + 1
+    times = int(changes[0]) if len(changes) else len(places)
+    if len(places) % times or not np.array_equal(places, np.repeat(places[::times], times)):
+        times = 1
+    once = places[::times]
+    ends = [0, *(np.flatnonzero(np.diff(once) != 1) + 1).tolist(), len(once)]
+    runs = [(int(once[a]), int(once[b - 1]) + 1) for a, b in pairwise(ends)]
+    if len(runs) > _MOST_RUNS:
+        return None
+    try:
+        for start, stop in runs:
+            if (start, stop) != (0, size):
+                attempt(cut, table.dims[axis], start, stop)
+    except NotAligned:
+        return None
+    parts = []
+    for start, stop in runs:
+        bounds = [(0, dim.size, 1) for dim in table.dims]
+        bounds[axis] = start, stop, 1
+        parts.append(sliced(tracer, table, bounds, dtype))
+    found = parts[0] if len(parts) == 1 else joined(tracer, parts, axis, dtype)
+    if times == 1:
+        return found
+    # Each index several times: along an axis of its own, which then is a part of this one.
+    around = [*found.dims[: axis + 1], Dim(times), *found.dims[axis + 1 :]]
+    axes = tuple(n if n <= axis else n + 1 for n in range(len(found.dims)))
+    wide = tracer.add("view", [found], Array(tuple(around), dtype), kind="broadcast", axes=axes)
+    dims = (*found.dims[:axis], product(around[axis : axis + 2]), *found.dims[axis + 1 :])
+    return tracer.add("view", [wide], Array(dims, dtype), kind="reshape")
+
+
+_MOST_RUNS = 16
 
 
 def _picked(tracer: "Tracer", eqn: Any, table: Array, starts: Sequence[int]) -> Array:

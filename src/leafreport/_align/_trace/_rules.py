@@ -59,6 +59,20 @@ def _reduce(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
     return out
 
 
+def _psum(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
+    """A sum over an axis that is mapped over: of this array one like any other."""
+    axes = eqn.params.get("axes", ())
+    if not all(isinstance(axis, int) for axis in axes) or eqn.params.get("axis_index_groups") is not None:
+        return tracer.opaque(eqn, given)
+    out = []
+    for array, var in zip(given, eqn.outvars, strict=True):
+        dims = tuple(dim for n, dim in enumerate(array.dims) if n not in axes)
+        out.append(
+            _reduced(tracer, array, tuple(axes), "reduce_sum", Array(dims, dtype_name(var.aval.dtype)))
+        )
+    return out
+
+
 def _reduced(tracer: "Tracer", array: Array, axes: tuple[int, ...], function: str, made: Array) -> Array:
     for n in axes:
         tracer.ended(array.dims[n], "reduce")
@@ -203,6 +217,7 @@ RULES: dict[str, Callable[["Tracer", Any, list[Array]], Any]] = {
     "broadcast_in_dim": _view("broadcast"),
     "convert_element_type": _converted,
     "pad": _pad,
+    "psum": _psum,
     **dict.fromkeys(RANDOM, _random),
     **dict.fromkeys(_PASSED_ON, _plain),
     **dict.fromkeys(_REDUCING, _reduce),

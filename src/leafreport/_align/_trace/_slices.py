@@ -196,7 +196,7 @@ def updated(
             around = [(0, dim.size, 1) for dim in array.dims]
             around[axis] = low, high, 1
             pieces.append((low, _around(tracer, array, around)))
-    return _joined(tracer, [piece for _, piece in sorted(pieces, key=lambda p: p[0])], axis, array.dtype)
+    return joined(tracer, [piece for _, piece in sorted(pieces, key=lambda p: p[0])], axis, array.dtype)
 
 
 def _around(tracer: "Tracer", array: Array, bounds: Sequence[tuple[int, int, int]]) -> Array:
@@ -217,7 +217,7 @@ def _stack(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
             parts.append(constant(array, dims, known))
         else:
             parts.append(tracer.add("view", [array], Array(dims, array.dtype), kind="reshape"))
-    return _joined(tracer, parts, axis, dtype_name(eqn.outvars[0].aval.dtype))
+    return joined(tracer, parts, axis, dtype_name(eqn.outvars[0].aval.dtype))
 
 
 def _tile(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
@@ -252,10 +252,10 @@ def _split(tracer: "Tracer", eqn: Any, given: list[Array]) -> list[Array]:
 
 
 def _concatenate(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
-    return _joined(tracer, given, eqn.params["dimension"], dtype_name(eqn.outvars[0].aval.dtype))
+    return joined(tracer, given, eqn.params["dimension"], dtype_name(eqn.outvars[0].aval.dtype))
 
 
-def _joined(tracer: "Tracer", given: Sequence[Array], axis: int, dtype: str) -> Array:
+def joined(tracer: "Tracer", given: Sequence[Array], axis: int, dtype: str) -> Array:
     """Arrays put end to end."""
     given = [array for array in given if array.dims[axis].size] or given[:1]
     own = [array for array in given if not array.constant] or list(given)
