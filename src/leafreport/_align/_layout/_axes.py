@@ -87,7 +87,8 @@ class Divisions:
                 }
                 for own in known
             ]
-            if flat[0].keys() == flat[1].keys():
+            whole = [sum(len(parts or ()) for parts in own) for own in known]
+            if flat[0].keys() == flat[1].keys() and whole == [len(own) for own in flat]:
                 return [(at, flat[1][number][0], size) for number, (at, size) in flat[0].items()]
         found: list[tuple[_Part, _Part, int]] = []
         made: tuple[Sizes, Sizes] = [[] for _ in ours], [[] for _ in theirs]
@@ -102,8 +103,10 @@ class Divisions:
     def _keep(
         self, ours: Sequence[_Axis], theirs: Sequence[_Axis], found: "Sequence[tuple[_Part, _Part, int]]"
     ) -> None:
-        if any(axis.dim in self._parts[side] for side, own in enumerate((ours, theirs)) for axis in own):
-            return
+        for side, own in enumerate((ours, theirs)):
+            dims = {axis.dim for axis in own}
+            if len(dims) < len(own) or not dims.isdisjoint(self._parts[side]):
+                return
         for (a, _), (b, _), size in found:
             self._count += 1
             self._parts[0].setdefault(ours[a].dim, []).append((size, self._count))
@@ -136,6 +139,8 @@ def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis], known: Divisions) ->
             for key in groups[0]
         ):
             break
+    if told is _TOLD[-1] and all(axis.role for axis in (*ours, *theirs)):
+        raise NotAligned("what is contracted or kept here is of another size there")
     parts: tuple[list[list[tuple[_Part, int]]], ...] = [[] for _ in ours], [[] for _ in theirs]
     matched: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for key in groups[0]:

@@ -176,27 +176,26 @@ class Functions:
             elif name == "mul" and sorted(kinds) == ["c", "e"]:
                 (value,) = [v for kind, v in arguments if kind == "c"]
                 (within,) = [v for kind, v in arguments if kind == "e"]
-                if not value or not math.isfinite(value) or self._dropped(within):
+                if not value or not math.isfinite(value) or self._together(within):
                     return expression, factor
                 factor *= value
                 (expression,) = [v for kind, v in arguments if kind == "e"]
             elif name == "div" and kinds == ["e", "c"] and arguments[1][1] and math.isfinite(arguments[1][1]):
-                if self._dropped(arguments[0][1]):
+                if self._together(arguments[0][1]):
                     return expression, factor
                 factor /= arguments[1][1]
                 expression = arguments[0][1]
-            elif name in ("mul", "div") and kinds == ["e", "e"]:
-                (one, f), (other, g) = (self.unscaled(value) for _, value in arguments)
-                if f == g == 1.0:
-                    return expression, factor
-                factor *= f * g if name == "mul" else f / g
-                return self.made(name, [("e", one), ("e", other)]), factor
             else:
                 return expression, factor
 
-    def _dropped(self, expression: int) -> bool:
-        """Whether an expression meets random numbers last, as in dropout: its scale goes with it."""
-        return any(kind == "r" for kind, _ in self._keys[expression][2])
+    def _together(self, expression: int) -> bool:
+        """Whether a factor stays with an expression: that of dropout, and of what is multiplied by itself.
+
+        An activation function has a factor within or at its end, as it is written.
+        """
+        name, _, arguments = self._keys[expression]
+        kinds = [kind for kind, _ in arguments]
+        return "r" in kinds or (name in ("mul", "div") and kinds == ["e", "e"])
 
     def affine(self, expression: int) -> tuple[float, float] | None:
         """Factor and summand of an expression that is `factor * x + summand`; None for any other."""

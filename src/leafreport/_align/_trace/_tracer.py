@@ -30,6 +30,8 @@ from leafreport._align._trace._storage import Storage
 _MOST_HASHED = 1 << 22
 # Axes along which members of an ensemble stand are cut into members up to this many.
 _MOST_MEMBERS = 256
+# A constant that JAX computes has at most this many elements, as do those of which it is made.
+_MOST_COMPUTED = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,30 +380,47 @@ class Tracer:
             if term not in self._folded:
                 arrays = [array.known for array in given if array.known is not None]
                 rule = f"integer_pow_{params['y']}" if name == "integer_pow" else name
-                self._folded[term] = folded(rule, params, arrays, eqn.outvars[0].aval)
+                made = folded(rule, params, arrays, eqn.outvars[0].aval)
+                self._folded[term] = _computed(eqn, arrays) if made is None else made
             known = self._folded[term]
-        made = [
+        out = [
             self.fresh(var.aval, constant=True, known=known, term=digest(term, n), random=random)
             for n, var in enumerate(eqn.outvars)
         ]
         if random:
             values = [array.drawn if array.random else array.value for array in given]
-            for array, var in zip(made, eqn.outvars, strict=True):
+            for array, var in zip(out, eqn.outvars, strict=True):
                 array.drawn = drawn(name, values, var.aval.dtype)
-        return made
+        return out
 
     def _hold(self, eqn: Any, given: list[Array], made: list[Array]) -> None:
         """In a run on values: what an equation makes of them."""
         if self.watch is None or all(array.held is not None for array in made):
             return
         if all(array.held is not None for array in given):
-            params = eqn.primitive.get_bind_params(eqn.params)
-            within: Sequence[Any] = ()
-            if isinstance(params, tuple):  # as JAX had it before 0.10
-                within, params = params
-            found = eqn.primitive.bind(*within, *(array.held for array in given), **params)
-            for array, value in zip(made, found if eqn.primitive.multiple_results else [found], strict=True):
+            for array, value in zip(made, _done(eqn, [array.held for array in given]), strict=True):
                 array.held = value
+
+
+def _done(eqn: Any, given: Sequence[Any]) -> Sequence[Any]:
+    """What an equation makes of values."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    within: Sequence[Any] = ()
+    if isinstance(params, tuple):  # as JAX had it before 0.10
+        within, params = params
+    found = eqn.primitive.bind(*within, *given, **params)
+    return found if eqn.primitive.multiple_results else [found]
+
+
+def _computed(eqn: Any, given: Sequence[np.ndarray]) -> np.ndarray | None:
+    """What JAX makes of a few known numbers where NumPy has no such function; None of many numbers."""
+    sizes = [math.prod(var.aval.shape) for var in (*eqn.invars, *eqn.outvars)]
+    if max(sizes, default=0) > _MOST_COMPUTED:
+        return None
+    try:
+        return np.asarray(_done(eqn, list(map(jax.numpy.asarray, given)))[0])
+    except Exception:  # noqa: BLE001  # whatever it is, the constant is one that is not known
+        return None
 
 
 def _live(jaxpr: Any) -> list[Any]:
