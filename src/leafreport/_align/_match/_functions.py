@@ -277,9 +277,8 @@ class Functions:
         for expression in (a, b):
             if self.reduced(expression) or self.constants_in(expression):
                 return self.same(a, b)
-            x = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _MOST_ROWS)).astype(int)).astype(float)
-            held = self._held(expression, x, {})
-            found.append(np.broadcast_to(held, x.shape))
+            x = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _MOST_ROWS)).astype(int))
+            found.append(self.on(expression, x.tolist()))
         return close(found[0], found[1], 1e-6)
 
     def same(self, a: int, b: int, *, tolerance: float = 1e-6) -> bool:
@@ -291,6 +290,11 @@ class Functions:
         if self._standing_in(a) != self._standing_in(b):
             return False
         return close(self.samples(a), self.samples(b), tolerance)
+
+    def on(self, expression: int, values: Sequence[float]) -> np.ndarray:
+        """The values of an expression on given numbers, each alone."""
+        x = np.asarray(values, np.float64)
+        return np.broadcast_to(self._held(expression, x, {}), x.shape)
 
     def _standing_in(self, expression: int) -> set[tuple[str, str]]:
         """The operations that samples only stand in for."""
@@ -381,6 +385,8 @@ class Functions:
     ) -> np.ndarray:
         if name == "masked":
             return given[0]
+        if name == "not":  # of numbers too: what is not zero says yes
+            return np.asarray(given[0] == 0, np.float64)
         if name in REDUCTIONS:
             own = tuple(n for n, group in enumerate(axes) if group & {axis for axis, _ in settings})
             return np.asarray(REDUCTIONS[name](np.broadcast_to(given[0], x.shape), own))

@@ -8,6 +8,7 @@ from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Match, Side, Sides, match, unmatched
 from leafreport._align._match._partial import partial
 from leafreport._align._match._sharing import is_shared, separate
+from leafreport._align._trace._dims import factors, factors_of
 from leafreport._align._trace._tracer import Cut, Traced, program
 
 
@@ -75,16 +76,17 @@ def _cuts(sides: Sides, found: Match) -> list[tuple[tuple[Cut, ...], ...]]:
         places = {
             dim.size: tuple(starts)[1:]
             for array in theirs
-            for dim in array.dims
+            for dim in factors_of(array.dims)
             if len(starts := pieces[side is sides[0]].segments(dim)) > 1
         }
         views = {id(array) for array in ours}
         numbers = {id(op): number for number, op in enumerate(side.graph.program.ops)}
         for op, _, slot, array, _ in side.graph.uses:
-            for axis, dim in enumerate(array.dims if id(array) in views else ()):
-                if dim.size in places and len(side.graph.pieces.segments(dim)) == 1:
-                    own = ways.setdefault(dim.size, [[], []])[which]
-                    own.append((numbers[id(op)], slot, axis, places[dim.size]))
+            for axis, whole in enumerate(array.dims if id(array) in views else ()):
+                for place, dim in enumerate(factors(whole)):
+                    if dim.size in places and len(side.graph.pieces.segments(dim)) == 1:
+                        own = ways.setdefault(dim.size, [[], []])[which]
+                        own.append((numbers[id(op)], slot, axis, place, places[dim.size]))
     found_ways = [(tuple(own[0]), tuple(own[1])) for own in ways.values()]
     every = tuple(tuple(cut for own in ways.values() for cut in own[which]) for which in (0, 1))
     return [*found_ways[:_MOST_WAYS], *([every] if len(found_ways) > 1 else [])]

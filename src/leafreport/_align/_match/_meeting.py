@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leafreport._align._match._asking import MASKED, asked
 from leafreport._align._match._functions import Argument
 from leafreport._align._match._nodes import NO_SETTINGS, NOTHING, Ref, by_node
 from leafreport._align._match._pieces import Offsets
@@ -66,6 +67,9 @@ def _offsets(graph: "Graph", op: Op, array: Array, at: Offsets) -> Offsets:
 
 def _met(graph: "Graph", function: str, terms: list[tuple[str, Any]], settings: Any) -> Ref:
     """What comes of arrays and constants that meet: one array, changed, or a node of several."""
+    known = asked(graph, function, terms)
+    if known is not None:
+        return known
     refs = [ref for kind, ref in terms if kind == "e"]
     made = graph.functions.made
     nodes = {node for node, _ in refs if graph.nodes[node].kind != "constant"}
@@ -132,14 +136,14 @@ def _masked(graph: "Graph", function: str, terms: list[tuple[str, Any]]) -> Ref 
     place = next((n for n, (kind, _) in enumerate(terms) if kind == "e"), 0)
     if function == "select_n" and len(terms) == 3 and place in (1, 2):
         which, fill = known[0], known[3 - place]
-        if which is None or fill is None or not (np.asarray(fill, np.float64) <= _MASKED).all():
+        if which is None or fill is None or not (np.asarray(fill, np.float64) <= MASKED).all():
             return None
         keeps = np.asarray(which, bool) == (place == 2)
     elif function in ("add", "sub") and len(terms) == 2 and known[1 - place] is not None and place < 2:
         if function == "sub" and place == 1:
             return None
         added = np.asarray(known[1 - place], np.float64) * (-1 if function == "sub" else 1)
-        if added.size < 2 or not ((added == 0) | (added <= _MASKED)).all() or (added == 0).all():
+        if added.size < 2 or not ((added == 0) | (added <= MASKED)).all() or (added == 0).all():
             return None
         keeps = added == 0
     if keeps is None:
@@ -163,7 +167,3 @@ def _in_bounds(graph: "Graph", function: str, terms: list[tuple[str, Any]]) -> R
         return None
     index = next(taken for label, taken, _ in graph.nodes[looked[0]].operands if label == "index")
     return looked if refs[0][0] == index else None
-
-
-# What is added to a score, or put in its place, so that a softmax lets nothing of it through.
-_MASKED = -1e4

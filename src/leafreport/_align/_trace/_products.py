@@ -136,14 +136,11 @@ def unpadded(
         empty: the value that padding has.
     """
     rows = {axis: (int(low), int(high)) for axis, (low, high) in zip(axes, padding, strict=True)}
-    inner, op = tracer.padded.get(id(array), (array, None))
-    if op is not None:
-        value, _ = op.info["settings"]
-        own = dict(op.info["acts"])
-        plain = all(low >= 0 and high >= 0 and not inside for low, high, inside in own.values())
-        if value == empty and plain and own.keys() <= rows.keys():
-            rows.update({n: (rows[n][0] + row[0], rows[n][1] + row[1]) for n, row in own.items()})
-            array = inner
+    inner, value, own = tracer.padded.get(id(array), (array, None, {}))
+    plain = all(low >= 0 and high >= 0 and not inside for low, high, inside in own.values())
+    if value == empty and plain and own.keys() <= rows.keys():
+        rows.update({n: (rows[n][0] + row[0], rows[n][1] + row[1]) for n, row in own.items()})
+        array = inner
     return array, [rows[axis] for axis in axes]
 
 

@@ -117,7 +117,7 @@ def _pad(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     acts = [(n, row) for n, row in enumerate(rows) if row != (0, 0, 0)]
     settings = value, tuple(row for _, row in acts)
     made = tracer.add("apply", [array], out, function="pad", settings=settings, acts=acts)
-    tracer.padded[id(made)] = array, tracer.ops[-1]
+    tracer.padded[id(made)] = array, value, dict(acts)
     return made
 
 

@@ -19,7 +19,16 @@ from jax.extend import core as jex
 
 from leafreport._align._trace._boxes import elements
 from leafreport._align._trace._constants import drawn, folded
-from leafreport._align._trace._dims import Dim, NotAligned, alias, attempt, cut_up, split_concat, unify
+from leafreport._align._trace._dims import (
+    Dim,
+    NotAligned,
+    alias,
+    attempt,
+    cut_up,
+    factors,
+    split_concat,
+    unify,
+)
 from leafreport._align._trace._loops import LOOPS
 from leafreport._align._trace._primitives import RANDOM, STORAGE, called, parameters, settings
 from leafreport._align._trace._program import Array, Op, Program, constant, digest, dtype_name
@@ -87,8 +96,9 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=bool(getattr(leaf, "weak_type", False)))
 
 
-# An operation by its number, which of what it takes, an axis of that, and the indices at which it is cut.
-Cut = tuple[int, int, int, tuple[int, ...]]
+# An operation by its number, which of what it takes, an axis of that, a factor of the axis, and the indices
+# at which that is cut.
+Cut = tuple[int, int, int, int, tuple[int, ...]]
 
 
 def program(
@@ -133,10 +143,10 @@ def program(
 
 
 def _cut(ops: Sequence[Op], cuts: Sequence[Cut]) -> None:
-    for number, slot, axis, at in cuts:
-        with suppress(NotAligned):
+    for number, slot, axis, factor, at in cuts:
+        with suppress(NotAligned, IndexError):
             for place in at:
-                attempt(split_concat, ops[number].inputs[slot].dims[axis], place)
+                attempt(split_concat, factors(ops[number].inputs[slot].dims[axis])[factor], place)
 
 
 def _bury(ops: Sequence[Op], outputs: Sequence[Array]) -> None:
@@ -173,6 +183,9 @@ def _relate(found: Program) -> None:
                     attempt(unify, other, dim)
 
 
+_Padded = tuple[Array, float | None, dict[int, tuple[int, ...]]]
+
+
 @dataclass(eq=False, slots=True)
 class Tracer:
     """What follows a program equation by equation.
@@ -184,7 +197,8 @@ class Tracer:
         ensembles: whether there are such axes.
         owners: for axes of products of two activations the product and which of the two has them.
         one_hot: the indices of which an array holds one-hot rows, and along which axis.
-        padded: of an array that is another one with a margin that one and its operation.
+        padded: of an array that is another one with a margin that one, the margin's value, and how wide it is
+            along axes, as `pad` has it.
     """
 
     members: bool = False
@@ -193,7 +207,7 @@ class Tracer:
     unknown: Counter[str] = field(default_factory=Counter)
     ensembles: bool = False
     one_hot: dict[int, tuple[Array, int]] = field(default_factory=dict)
-    padded: dict[int, tuple[Array, Op]] = field(default_factory=dict)
+    padded: dict[int, _Padded] = field(default_factory=dict)
     owners: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     _folded: dict[Hashable, np.ndarray | None] = field(default_factory=dict)
     _stores: dict[Hashable, list[Array]] = field(default_factory=dict)
@@ -230,7 +244,36 @@ class Tracer:
         repeats = math.prod(output.shape) > sum(math.prod(array.shape) for array in inputs)
         output.stored = output.leafy and all(array.stored for array in inputs) and not repeats
         self.ops.append(Op(name, tuple(inputs), output, info, self._source))
+        if name == "view" and id(inputs[0]) in self.padded:
+            self._pad_view(self.ops[-1])
         return output
+
+    def _pad_view(self, op: Op) -> None:
+        """Notes what a view of an array with a margin is a view of, without the margin."""
+        inner, value, rows = self.padded[id(op.inputs[0])]
+        before, after = op.inputs[0].shape, op.output.shape
+        match op.info["kind"]:
+            case "same":
+                source = {n: n for n in range(len(after))}
+            case "transpose":
+                source = dict(enumerate(op.info["order"]))
+            case "squeeze":
+                source = dict(enumerate(op.info["keep"]))
+            case "broadcast":
+                source = {place: n for n, place in enumerate(op.info["axes"]) if before[n] == after[place]}
+            case "reshape" if [n for n in before if n != 1] == [n for n in after if n != 1]:
+                wide = (n for n, size in enumerate(before) if size != 1)
+                source = {place: next(wide) for place, size in enumerate(after) if size != 1}
+            case _:
+                return
+        places = {n: place for place, n in source.items()}
+        if not rows.keys() <= places.keys():
+            return
+        dims = list(op.output.dims)
+        for n in rows:
+            dims[places[n]] = inner.dims[n]
+        made = self.add("view", [inner], Array(tuple(dims), op.output.dtype), **op.info)
+        self.padded[id(op.output)] = made, value, {places[n]: row for n, row in rows.items()}
 
     def same(self, a: Dim, b: Dim) -> None:
         """Says that two axes are one; where what is known of them forbids it, they stay two."""
