@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aligned import differing
+from aligned import differing, twice
 from plain_models import shape
 
 from leafreport import Model, align
@@ -442,3 +442,101 @@ def test_a_scale_is_never_taken_for_a_shift():
     found = align(Model(params, call(True)), Model(bare, call(False)), X)
     assert {(pair.left_path[-1], pair.right_path[-1]) for pair in found.pairs} == {("w", "w"), ("b", "b")}
     assert all(path[-1] == "g" for path in found.only_left)
+
+
+MASKED = {
+    "where": lambda a, m: jnp.where(m, a, -1e9),
+    "where, turned round": lambda a, m: jnp.where(~m, jnp.finfo(a.dtype).min, a),
+    "where, infinite": lambda a, m: jnp.where(m, a, -jnp.inf),
+    "added": lambda a, m: a + jnp.where(m, 0.0, -1e10),
+    "added, times a number": lambda a, m: a + (1.0 - m.astype(a.dtype)) * -1e9,
+    "as a number first": lambda a, m: jnp.where(m.astype(jnp.float32) != 0, a, -1e9),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_that_comes_with_the_input_is_one_however_it_is_put_to_use(name):
+    def model(masked):
+        def call(p, x, keep):
+            q, k, v = (x @ p[n] for n in "qkv")
+            return jax.nn.softmax(masked(q @ k.swapaxes(1, 2), keep[:, None]), -1) @ v @ p["o"]
+
+        return Model(ATTENTION, call)
+
+    inputs = X, shape(2, LENGTH, dtype=jnp.bool_)
+    found = align(model(MASKED["where"]), model(MASKED[name]), inputs)
+    assert found.ok, str(found)
+    other = align(model(MASKED[name]), model(lambda a, m: jnp.where(m, -1e9, a)), inputs)
+    assert not other.ok
+
+
+PICKED = {
+    "rows in order": (lambda y: y[:, :5], lambda y: y[:, jnp.arange(5)]),
+    "rows in order, mapped": (
+        lambda y: y[:, :5],
+        lambda y: jax.vmap(lambda n: jax.lax.dynamic_index_in_dim(y, n, 1, keepdims=False), 0, 1)(
+            jnp.arange(5)
+        ),
+    ),
+    "rows turned round": (
+        lambda y: jnp.concatenate([y[:, 4:], y[:, :4]], 1),
+        lambda y: y[:, np.roll(np.arange(6), 2)],
+    ),
+    "rows repeated": (lambda y: jnp.repeat(y, 2, 1), lambda y: y[:, jnp.arange(12) // 2]),
+    "rows resized": (lambda y: jnp.repeat(y, 3, 1), lambda y: jax.image.resize(y, (2, 18, WIDTH), "nearest")),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_what_is_gathered_at_known_places_is_what_is_cut_out_there(name):
+    found = align(*(Model(TWO, between(done)) for done in PICKED[name]), X)
+    assert found.ok, str(found)
+    assert found.verify().max_abs_difference == 0
+
+
+def test_a_margin_is_padding_wherever_it_is_given():
+    kernel = {"k": shape(3, 4, 6), "l": shape(3, 4, 6)}
+
+    def conv1d(x, k, padding):
+        return jax.lax.conv_general_dilated(x, k, (1,), padding, dimension_numbers=("NWC", "WIO", "NWC"))
+
+    def own(p, x):
+        return conv1d(x, p["k"], [(2, 0)]) * jax.nn.sigmoid(conv1d(x, p["l"], [(2, 0)]))
+
+    def before(p, x):
+        x = jnp.pad(x[0], ((2, 0), (0, 0)))[None]  # a view of what has a margin has it too
+        return conv1d(x, p["k"], "VALID") * jax.nn.sigmoid(conv1d(x, p["l"], "VALID"))
+
+    found = align(Model(kernel, own), Model(kernel, before), shape(1, 7, 4))
+    assert found.ok, str(found)
+    assert found.verify().ok
+
+
+def test_an_axis_that_a_leaf_has_twice():
+    """The rows and the columns of a recurrent kernel are the same units, divided alike."""
+
+    def call(divided):
+        def run(p, x):
+            def step(h, now):
+                h = jnp.tanh(now @ p["w"] + h @ p["v"])
+                return h, h
+
+            out = jax.lax.scan(step, jnp.zeros((2, WIDTH)), x.swapaxes(0, 1))[1]
+            return out.reshape(*out.shape[:-1], 2, 4).reshape(out.shape) if divided else out
+
+        return run
+
+    found = align(Model(TWO, call(True)), Model({"w": SQUARE, "v": SQUARE}, call(False)), X)
+    assert found.ok, str(found)
+    assert twice(found) == []
+
+
+def test_what_is_neither_kept_nor_contracted_alike_is_no_pair():
+    one = Model({"e": shape(11, 8), "o": shape(8, 11)}, lambda p, i: p["e"][i] @ p["o"])
+    other = Model(
+        {"o": shape(11, 8), "c": shape(8, 8)}, lambda p, i: jax.nn.one_hot(i, 8) @ p["c"] @ p["o"].T @ p["o"]
+    )
+    found = align(one, other, shape(3, dtype=jnp.int32))
+    assert not found.ok
+    assert twice(found) == []
+    assert all(pair.left.whole and pair.right.whole for pair in found.pairs)

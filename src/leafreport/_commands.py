@@ -114,6 +114,7 @@ def align(arguments: Namespace) -> int:
     """Which leaf of one model is which of another; 0 where they are aligned and equal, 1 where not."""
     arguments.format = arguments.format or "tree"
     _refuse_unused(arguments)
+    _refuse_unused_of_align(arguments)
     from leafreport._align._aligning import align
     from leafreport._align._carry._convert import listed
     from leafreport._align._carry._saving import refuse_existing, save
@@ -263,6 +264,17 @@ def _refuse_unused(arguments: Namespace) -> None:
         raise LeafReportError(
             "--fold does nothing with --depth in a table, which sums up each group: leave it out."
         )
+
+
+def _refuse_unused_of_align(arguments: Namespace) -> None:
+    """The same, of what `align` alone has."""
+    from leafreport._errors import AlignmentError
+
+    for option in ("depth", "fold"):
+        if arguments.format == "text" and getattr(arguments, option) is not None:
+            raise AlignmentError(f"--{option} does nothing with --format text: leave it out.")
+    if arguments.choose is not None and not (arguments.verify or arguments.convert):
+        raise AlignmentError("--choose does nothing without --verify or --convert: leave it out.")
 
 
 def _color(arguments: Namespace) -> bool:

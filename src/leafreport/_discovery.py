@@ -64,8 +64,8 @@ def adapters() -> tuple[AdapterRecord, ...]:
     `AdapterWarning` that names it. Cost: one look at each installed distribution.
 
     Example:
-        >>> [record.name for record in adapters() if record.distribution == "leafreport"]
-        ['equinox', 'flax', 'haiku', 'nnx']
+        >>> print(*(record.name for record in adapters() if record.distribution == "leafreport"))
+        equinox flax haiku nnx
     """
     points = entry_points()
     records = [_record(point, points) for point in points]

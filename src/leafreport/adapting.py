@@ -70,8 +70,9 @@ def steps(key_path: Sequence[Any]) -> tuple[str, ...]:
     """The path of a leaf as a report gives it, from one of JAX's key paths.
 
     Example:
-        >>> [steps(keys) for keys, _ in jax.tree_util.tree_leaves_with_path({"a": [1, 2]})]
-        [('a', '0'), ('a', '1')]
+        >>> (first, _), *_ = jax.tree_util.tree_leaves_with_path({"a": [1, 2]})
+        >>> steps(first)
+        ('a', '0')
     """
     return tuple(key_name(key)[0] for key in key_path)
 

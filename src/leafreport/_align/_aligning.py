@@ -22,7 +22,7 @@ from leafreport._align._parts import Part, part, whole
 from leafreport._align._records import Difference, LeafPair, Place, dtype_differences
 from leafreport._align._saying import honoured
 from leafreport._align._trace._tracer import Traced, traced
-from leafreport._errors import AlignmentError, LeafReportError
+from leafreport._errors import AlignmentError, LeafReportError, ModelError
 from leafreport._flatten import report
 from leafreport._leaf import Path
 from leafreport._model import Model
@@ -94,7 +94,12 @@ def _end(target: Any, inputs: tuple[Any, ...], name: str) -> End:
             f"the {name} side is a {type(target).__name__}: give a model, a tree or a report."
         )
     if inputs and _is_model(target) and callable(getattr(adapter, "model", None)):
-        made = model(adapter, target, inputs)
+        try:
+            made = model(adapter, target, inputs)
+        except ModelError as error:
+            if name == "left":
+                raise
+            raise ModelError(f"{error} Its own input, where that is another one, is x_right.") from error
         return End(report(made), made, made.params, inputs)
     described = report(target, adapter=adapter)
     if (described.paths == ((),) and described.leaves[0].kind == "object") or callable(

@@ -340,7 +340,7 @@ class Alignment:
                 if first.candidates
                 else "could have its axes in another order"
             )
-            more = f"; {plural(rest, 'more pair')} are open" if rest else ""
+            more = f"; {plural(rest, 'more pair')} {'is' if rest == 1 else 'are'} open" if rest else ""
             raise AlignmentError(
                 f"{first.left} {among}{more}. Say which by align(..., mapping=...), or take the pairs as "
                 "they are listed with choose='listed'."

@@ -1,5 +1,6 @@
 """What an alignment says: pairs of parts, differences and where they are. Plain records, without JAX."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,7 +105,7 @@ class Difference:
     """Something that is not the same at two places that are matched, and that no leaf holds.
 
     Attributes:
-        what: `epsilon`, `activation`, `scale`, `constant`, `mask`, `dropout`, `padding`, `strides`,
+        what: `epsilon`, `activation`, `norm`, `scale`, `constant`, `mask`, `dropout`, `padding`, `strides`,
             `dilation`, `groups`, `window`, `steps` (of a loop), `dtype`, `accumulation`, `axes` (along which
             something is done), `term` (an extra or a missing summand, as a residual), `factor`, `input`,
             `results` (how many there are, or their shapes), `sharing` (one leaf where the other model has
@@ -178,6 +179,8 @@ class Verification:
         return self.ok
 
     def __str__(self) -> str:
+        if math.isinf(self.max_rel_difference) and math.isinf(self.max_abs_difference):
+            return "outputs differ: they have other shapes, or values that are no numbers"
         told = (
             f"outputs {'agree' if self.ok else 'differ'}: at most {self.max_abs_difference:.3g} apart, "
             f"{self.max_rel_difference:.3g} of the largest (within {self.rtol:g} is the same)"
