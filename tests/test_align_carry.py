@@ -162,7 +162,7 @@ def test_what_is_open_is_refused_until_it_is_chosen():
     for act in (found.convert, found.verify):
         with pytest.raises(
             AlignmentError,
-            match=r"a could be a, b; 1 more pair are? open\. Say which by align\(\.\.\., mapping",
+            match=r"a could be a, b; 1 more pair is open\. Say which by align\(\.\.\., mapping",
         ):
             act(own)
         with pytest.raises(AlignmentError, match="choose is 'all'"):

@@ -112,9 +112,9 @@ def read(source: Any, reports: tuple[LeafReport, LeafReport]) -> list[Said]:
     """The rows of a mapping.
 
     Args:
-        source: what `Alignment.to_json` gives, as text, as a file of it, as a dict, or its rows alone as a list;
-            or a dict of left paths to right paths, as tuples or joined by "/". Rows with `ambiguous` true say
-            nothing.
+        source: what `Alignment.to_json` gives, as text, as a file of it, as a dict, or its rows alone as a
+            list; or a dict of left paths to right paths, as tuples or joined by "/". Rows with `ambiguous`
+            true say nothing.
         reports: the leaves of both sides.
 
     Raises:

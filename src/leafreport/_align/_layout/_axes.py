@@ -18,7 +18,7 @@ def both_axes(sides: Sides, found: Match) -> "tuple[Axes, Axes]":
     number = {n: i for i, n in enumerate(found.nodes)}
     back = {r: number[n] for n, r in found.nodes.items()}
     colors = Colors()
-    known = Divisions()
+    known = Divisions(found.whole)
     return Axes(sides[0], number, colors, known), Axes(sides[1], back, colors, known)
 
 
@@ -57,9 +57,13 @@ class Divisions:
     """What axes were divided into, where one side divides an axis and the other does not, or otherwise.
 
     Each part of a left axis is a part of a right one, wherever the two are met again.
+
+    Attributes:
+        whole: whether the two programs are one, node by node.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
         # For each side and dim its parts, the slowest first: size, and a number that both sides share.
         self._parts: tuple[dict[Dim, list[tuple[int, int]]], dict[Dim, list[tuple[int, int]]]] = ({}, {})
         self._count = 0
@@ -133,6 +137,10 @@ def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis], known: Divisions) ->
     """
     for told in _TOLD:
         groups = _grouped(ours, told), _grouped(theirs, told)
+        several = [key for key, own in groups[0].items() if min(len(own), len(groups[1].get(key, ()))) > 1]
+        # Of axes that are alike in one of the two, the other could tell which is which: it does not fit here.
+        if not known.whole and ((told is _TOLD[1] and () in several) or (told is _TOLD[2] and several)):
+            continue
         if groups[0].keys() == groups[1].keys() and all(
             math.prod(ours[n].size for n in groups[0][key])
             == math.prod(theirs[n].size for n in groups[1][key])
