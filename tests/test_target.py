@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leafreport import LeafReport, LeafReportError, ReportFormatError, TargetError, assert_same, report
+from leafreport import (
+    CheckpointError,
+    LeafReport,
+    LeafReportError,
+    ReportFormatError,
+    TargetError,
+    assert_same,
+    report,
+)
 from leafreport._target import load, sample
 
 FORMS = (
@@ -243,7 +251,7 @@ def test_target_that_is_no_target(here):
     assert failure(":name") == f"':name' names no module. {FORMS}"
     assert failure("x" * 5000) == f"'{'x' * 5000}' is no file. {FORMS}"
     os.mkdir("folder")  # noqa: PTH102
-    assert failure("folder") == (
+    assert failure("folder", CheckpointError) == (
         f"'{Path('folder').absolute()}' is no checkpoint: it is empty. A checkpoint's folder has _METADATA, or "
         "steps or items that have it."
     )

@@ -43,7 +43,7 @@ def opened(file: Path) -> BinaryIO:
         CheckpointError: it is no regular file, or cannot be opened.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
         raise damaged(file, getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -16,7 +16,9 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 _STEP = re.compile(r"(?:.*_)?([0-9]{1,18})", re.DOTALL)
 _FLAX = re.compile(r"checkpoint_([0-9]{1,18})")
 # A folder that one tree was saved to has some of these, however much of it is gone.
-_OF_A_TREE = ("_METADATA", "manifest.ocdbt", "_sharding", "array_metadatas", "checkpoint")
+_OF_A_TREE = ("_METADATA", "manifest.ocdbt", "_sharding", "array_metadatas")
+# All that older versions of Orbax wrote of a tree of small arrays.
+AGGREGATE = "checkpoint"
 _OF_A_STEP = ("_CHECKPOINT_METADATA", "orbax.checkpoint")
 INDEX = "model.safetensors.index.json"
 _MOST_LISTED = 10
@@ -106,15 +108,13 @@ def place(path: Path) -> Place:
 
 
 def _place_of(folder: "_Folder") -> Place:
-    if folder.holds("_METADATA"):
+    if folder.is_tree():
         return Tree(folder.path)
     items = {name: folder.path / name for name in folder.folders if _Folder(folder.path / name).is_tree()}
     if not folder.is_step and all(map(_STEP.fullmatch, items)) and (root := _root(folder)):
         return root
     if items:
         return Step(folder.path, items, tuple(name for name in folder.folders if name not in items))
-    if folder.is_tree():
-        return Tree(folder.path)
     if folder.holds(INDEX):
         return Tree(folder.path / INDEX)
     files = [name for name in folder.names if name.endswith((".safetensors", ".npz"))]
@@ -157,7 +157,9 @@ class _Folder:
         return name in self.names
 
     def is_tree(self) -> bool:
-        return any(name in self.names for name in _OF_A_TREE)
+        return any(name in self.names for name in _OF_A_TREE) or (
+            AGGREGATE in self.names and AGGREGATE not in self.folders
+        )
 
     def is_saved(self) -> bool:
         """Whether a save made it, of one tree or of several."""

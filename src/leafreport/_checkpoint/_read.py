@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from leafreport._checkpoint._files import damaged, opened, shown
-from leafreport._checkpoint._place import INDEX, Root, Step, chosen_item, chosen_step, local, place
+from leafreport._checkpoint._place import AGGREGATE, INDEX, Root, Step, chosen_item, chosen_step, local, place
 from leafreport._columns import Columns
 from leafreport._errors import CheckpointError
 from leafreport._report import LeafReport
@@ -68,8 +68,8 @@ def _columns(path: Path) -> Columns:
             from leafreport._checkpoint._orbax import orbax_tree
 
             return orbax_tree(path)
-        if os.path.lexists(path / "checkpoint"):
-            return _msgpack(path / "checkpoint")
+        if os.path.lexists(path / AGGREGATE):
+            return _msgpack(path / AGGREGATE)
         raise damaged(path / "_METADATA", "it is not there, and it alone holds the names of the leaves")
     return _reader(path)(path)
 

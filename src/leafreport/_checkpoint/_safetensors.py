@@ -6,6 +6,7 @@ from typing import Any
 
 from leafreport._checkpoint._files import damaged, opened, read_json, short
 from leafreport._checkpoint._skeleton import End, columns_of
+from leafreport._checkpoint._store import leads_out
 from leafreport._checkpoint._zarr import array_spec, dims
 from leafreport._columns import Columns
 from leafreport._errors import FrameworkMissingError
@@ -57,7 +58,7 @@ def sharded(index: Path) -> Columns:
         raise damaged(index, f'its "weight_map" is {short(places)} where an object belongs')
     files: dict[str, set[str]] = {}
     for name, file in places.items():
-        if not isinstance(file, str) or not file or "\0" in file or Path(file).name != file or file == "..":
+        if not isinstance(file, str) or leads_out(file) or Path(file).name != file:
             raise damaged(index, f"{name[:60]!r} is in {short(file)}, which is no file beside the index")
         files.setdefault(file, set()).add(name)
     ends: list[End] = []

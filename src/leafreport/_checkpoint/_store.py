@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -46,6 +46,11 @@ class Stored:
     nbytes: int = 0
 
 
+def leads_out(name: str) -> bool:
+    """Whether a name that a file gives is of something outside the folder it is looked for in."""
+    return "\0" in name or PurePath(name).is_absolute() or ".." in PurePath(name).parts
+
+
 def flat_store(folder: Path, names: Iterable[str]) -> dict[str, Stored]:
     """What is known of the named arrays, each in a folder of its name. Names without a folder are left out.
 
@@ -54,7 +59,7 @@ def flat_store(folder: Path, names: Iterable[str]) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for name in names:
-        if os.path.isabs(name) or ".." in name.split("/") or "\0" in name or "\\" in name:  # noqa: PTH117
+        if leads_out(name):
             raise damaged(folder / "_METADATA", f"the name {name[:60]!r} leads out of the checkpoint")
         inner = f"{folder}/{name}"
         for metadata in _CHUNK_KEYS:
@@ -182,7 +187,7 @@ class _Ocdbt:
         name = found[1] + found[2]
         if name not in self.files:
             path = unquote(name)
-            if path.startswith("/") or ".." in path.split("/"):
+            if leads_out(path):
                 raise damaged(self.manifest, f"it refers to {path[:60]!r}, outside the checkpoint")
             opened(self.folder / path).close()
             self.files.add(name)
