@@ -244,7 +244,7 @@ def composite(tmp_path_factory):
     return path
 
 
-def test_root_gives_its_latest_step(root, tmp_path):
+def test_root_gives_its_latest_step(root):
     assert read(root) == read(root, step=100) == read(root / "100") == read(root / "100" / "default")
     assert read(root).names == ("w",)
 

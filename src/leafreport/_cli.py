@@ -84,7 +84,7 @@ def _safe(message: str) -> str:
 
 _TARGET_HELP = (
     "A TARGET is a saved report (FILE.json, or - for standard input), a checkpoint on disk (a folder that "
-    "Orbax saved, or ROOT@STEP; a .safetensors, .npz or msgpack file) or pkg.module:name: a tree, a model, or "
+    "Orbax saved, or ROOT@STEP; a .safetensors, .npz or msgpack file) or pkg.module:name, a tree, a model or "
     "a factory, which is traced without making an array."
 )
 

@@ -58,7 +58,7 @@ def sharded(index: Path) -> Columns:
         raise damaged(index, f'its "weight_map" is {short(places)} where an object belongs')
     files: dict[str, set[str]] = {}
     for name, file in places.items():
-        if not isinstance(file, str) or leads_out(file) or Path(file).name != file:
+        if not isinstance(file, str) or not file or leads_out(file) or Path(file).name != file:
             raise damaged(index, f"{name[:60]!r} is in {short(file)}, which is no file beside the index")
         files.setdefault(file, set()).add(name)
     ends: list[End] = []
