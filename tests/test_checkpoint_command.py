@@ -1,7 +1,6 @@
 """Checkpoints as targets of the command: what is shown, compared and listed, and how trouble is said."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -56,10 +55,10 @@ def test_show_of_one_tree(command):
         0,
         textwrap.dedent("""\
             path          shape  dtype    params  bytes  on disk
-            dense/bias    (3,)   float32       3   12 B     17 B
+            dense/bias    (3,)   float32       3   12 B     21 B
             dense/kernel  (2,3)  float32       6   24 B     17 B
             total  2 leaves, 9 params, 36 B
-            on disk  34 B (34 B) of values
+            on disk  38 B (38 B) of values
         """),
         "",
     )
@@ -70,15 +69,17 @@ def test_show_of_one_tree_in_other_formats(command):
     assert (code, out.splitlines()) == (
         0,
         [
-            "path,steps,kind,shape,dtype,size,nbytes,device_nbytes,sharding,shared_with,role,owner,stacked,"
-            "stored_nbytes,chunk_shape",
-            'dense/bias,"[""dense"", ""bias""]",array,"(3,)",float32,3,12,,,,,,,17,"(3,)"',
+            (
+                "path,steps,kind,shape,dtype,size,nbytes,device_nbytes,sharding,shared_with,role,owner,stacked,"
+                "stored_nbytes,chunk_shape"
+            ),
+            'dense/bias,"[""dense"", ""bias""]",array,"(3,)",float32,3,12,,,,,,,21,"(3,)"',
             'dense/kernel,"[""dense"", ""kernel""]",array,"(2,3)",float32,6,24,,,,,,,17,"(2,3)"',
         ],
     )
     assert command("show", "one", "--json")[1] == read("one").to_json()
-    assert "on disk  34 B" in command("show", "one", "--format", "html")[1]
-    assert command("show", "one", "--include", "**/bias")[1].splitlines()[1].endswith("17 B")
+    assert "on disk  38 B" in command("show", "one", "--format", "html")[1]
+    assert command("show", "one", "--include", "**/bias")[1].splitlines()[1].endswith("21 B")
 
 
 def test_show_of_a_root_lists_its_steps(command, place):
@@ -170,10 +171,14 @@ def test_diff_of_a_model_and_its_checkpoint(command, monkeypatch, tmp_path):
         "same: 2 leaves on the left, 2 on the right\n",
         "",
     )
-    assert command("diff", "checkpoint_model:make", "root@100")[:2] == (
+    code, out, _ = command("diff", "checkpoint_model:make", "root@100")
+    assert (code, out.splitlines()) == (
         1,
-        "~ dense/bias  shape (3,) -> (4,)\n~ dense/kernel  shape (2, 3) -> (2, 4)\n"
-        "different: 2 changed; 2 leaves on the left, 2 on the right\n",
+        [
+            "~ dense/bias  shape (3,) -> (4,)",
+            "~ dense/kernel  shape (2, 3) -> (2, 4)",
+            "different: 2 changed; 2 leaves on the left, 2 on the right",
+        ],
     )
 
 
@@ -234,7 +239,6 @@ def test_unfinished_saves_alone_are_no_root(tmp_path, command):
 @pytest.mark.parametrize(
     ("removed", "said"),
     [
-        ("_METADATA", "_METADATA': it is not there, and it alone holds the names of the leaves."),
         (
             "dense.bias",
             "_METADATA': it names the array 'dense.bias', and dense.bias/.zarray or dense.bias/zarr.json",
@@ -251,7 +255,7 @@ def test_missing_file_is_named(removed, said, command, place, tmp_path):
     assert err.startswith(f"leafreport: error: cannot read '{tmp_path}/c/{said}")
 
 
-@pytest.mark.parametrize("removed", ["manifest.ocdbt", "d"])
+@pytest.mark.parametrize("removed", ["_METADATA", "manifest.ocdbt", "d"])
 def test_missing_database_is_named(removed, command, place, tmp_path):
     shutil.copytree(place / "root" / "1", tmp_path / "c")
     file = tmp_path / "c" / "default" / removed
@@ -259,12 +263,6 @@ def test_missing_database_is_named(removed, command, place, tmp_path):
     code, out, err = command("show", str(tmp_path / "c"))
     assert (code, out) == (2, "")
     assert err.startswith(f"leafreport: error: cannot read '{tmp_path}/c/default")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folder_that_may_not_be_read_is_named(command, tmp_path):
-    (tmp_path / "c").mkdir(mode=0o000)
-    assert command("show", str(tmp_path / "c"))[2].startswith("leafreport: error: cannot read the folder")
 
 
 def test_command_imports_neither_jax_nor_orbax(place):
