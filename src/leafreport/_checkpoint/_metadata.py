@@ -4,10 +4,11 @@ import os
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leafreport._checkpoint._files import damaged, read_json, short
+from leafreport._checkpoint._files import damaged, once, parse, read_bytes, read_json, short
 from leafreport._checkpoint._skeleton import EMPTY
 
 _IN_LIST, _IN_DICT = 1, 2
@@ -45,29 +46,55 @@ def saved(folder: Path) -> list[Saved]:
         CheckpointError: `_METADATA` is damaged.
     """
     file = folder / "_METADATA"
-    document = read_json(file)
-    tree = document.get("tree_metadata")
+    tree = parse(read_bytes(file), file, _compact).get("tree_metadata")
     if not isinstance(tree, dict):
         raise damaged(file, f'its "tree_metadata" is {short(tree)} where an object belongs')
-    return [_saved(key, row, file) for key, row in tree.items()]
+    for key, row in tree.items():
+        if not isinstance(row, Saved):
+            why = row if isinstance(row, _Wrong) else "has no path or no type"
+            raise damaged(file, f"the entry {key[:60]!r} {why}")
+        # Orbax writes the path twice. Where the two differ, one of them was changed since.
+        if key != str(row.steps):
+            raise damaged(file, f"the entry {key[:60]!r} says that its path is {str(row.steps)[:60]}")
+    return list(tree.values())
 
 
-def _saved(key: str, row: Any, file: Path) -> Saved:
+class _Wrong(str):
+    """What is wrong with an entry, in its place."""
+
+    __slots__ = ()
+
+
+def _compact(pairs: list[tuple[str, Any]]) -> Any:
+    """An object of `_METADATA` as soon as it is read: an entry as a record, a step of its path as a tuple.
+
+    A leaf has eight objects there. Kept as dicts until the end of the file they would set off the garbage
+    collector, whose work is with all that lives: it would take as long as all the rest.
+    """
+    found = once(pairs)
+    if "key_metadata" in found:
+        return _entry(found)
+    if "key" in found and "key_type" in found:
+        return found["key"], found["key_type"]
+    return found
+
+
+def _entry(found: dict[str, Any]) -> "Saved | _Wrong":
     try:
-        path = row["key_metadata"]
-        steps = tuple([step["key"] for step in path])
-        kinds = [step["key_type"] for step in path]
-        value_type = row["value_metadata"]["value_type"]
-    except (TypeError, LookupError):
-        raise damaged(file, f"the entry {key[:60]!r} has no path or no type") from None
-    if not all(type(step) is str for step in steps) or not isinstance(value_type, str):
-        raise damaged(file, f"the entry {key[:60]!r} has a path or a type that is no text")
-    if not all(type(kind) is int and kind in (_IN_LIST, _IN_DICT) for kind in kinds):
-        raise damaged(file, f"the entry {key[:60]!r} has a step that is neither of a list nor of a dict")
-    # Orbax writes the path twice. Where the two differ, one of them was changed since.
-    if key != str(steps):
-        raise damaged(file, f"the entry {key[:60]!r} says that its path is {str(steps)[:60]}")
-    return Saved(steps, tuple([kind == _IN_LIST for kind in kinds]), value_type)
+        path, value_type = found["key_metadata"], found["value_metadata"]["value_type"]
+        steps, kinds = zip(*path, strict=True) if path else ((), ())
+    except (TypeError, LookupError, ValueError):
+        return _Wrong("has no path or no type")
+    if not set(map(type, steps)) <= {str} or not isinstance(value_type, str):
+        return _Wrong("has a path or a type that is no text")
+    if not set(map(type, kinds)) <= {int} or not set(kinds) <= {_IN_LIST, _IN_DICT}:
+        return _Wrong("has a step that is neither of a list nor of a dict")
+    return Saved(steps, _in_list(kinds), value_type)
+
+
+@lru_cache(maxsize=4096)
+def _in_list(kinds: tuple[int, ...]) -> tuple[bool, ...]:
+    return tuple([kind == _IN_LIST for kind in kinds])
 
 
 def key_implementations(folder: Path) -> dict[str, str]:
@@ -78,19 +105,25 @@ def key_implementations(folder: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for file in _process_files(folder / "array_metadatas"):
-        rows = read_json(file).get("array_metadatas")
+        rows = parse(read_bytes(file), file, _named_key).get("array_metadatas")
         if not isinstance(rows, list):
             raise damaged(file, f'its "array_metadatas" is {short(rows)} where a list belongs')
         for row in rows:
-            try:
-                row = row["array_metadata"]
-                name, more = row["param_name"], row.get("ext_metadata") or {}
-                kind = more.get("random_key_impl")
-            except (TypeError, LookupError, AttributeError):
-                raise damaged(file, f"an entry is {short(row)}, which tells of no array") from None
+            if not isinstance(row, tuple):
+                raise damaged(file, f"an entry is {short(row)}, which tells of no array")
+            name, kind = row
             if isinstance(name, str) and isinstance(kind, str):
                 found[name] = kind
     return found
+
+
+def _named_key(pairs: list[tuple[str, Any]]) -> Any:
+    """An entry of `array_metadatas` as soon as it is read: the name, and the implementation of a key."""
+    found = once(pairs)
+    if "param_name" in found:
+        more = found.get("ext_metadata")
+        return found["param_name"], more.get("random_key_impl") if isinstance(more, dict) else None
+    return found.get("array_metadata", found)
 
 
 def _process_files(folder: Path) -> Iterator[Path]:

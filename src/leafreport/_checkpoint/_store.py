@@ -46,8 +46,14 @@ class Stored:
     nbytes: int = 0
 
 
+# Only a name with one of these can lead anywhere but down.
+_SUSPECT = re.compile(r"\A/|\.\.|[\0\\:]")
+
+
 def leads_out(name: str) -> bool:
     """Whether a name that a file gives is of something outside the folder it is looked for in."""
+    if _SUSPECT.search(name) is None:
+        return False
     return "\0" in name or PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
@@ -58,22 +64,29 @@ def flat_store(folder: Path, names: Iterable[str]) -> dict[str, Stored]:
         CheckpointError: a name leads out of the checkpoint, or a file cannot be read.
     """
     found: dict[str, Stored] = {}
+    forms = list(_CHUNK_KEYS)
     for name in names:
         if leads_out(name):
             raise damaged(folder / "_METADATA", f"the name {name[:60]!r} leads out of the checkpoint")
         inner = f"{folder}/{name}"
-        for metadata in _CHUNK_KEYS:
-            file = Path(f"{inner}/{metadata}")
-            try:
-                is_there = file.is_file()
-            except (OSError, ValueError):  # a name no file system takes
-                is_there = False
-            if is_there:
-                found[name] = Stored(
-                    read_bytes(file, _MOST_ARRAY_METADATA), sum(_file_sizes(inner, metadata))
-                )
+        for metadata in forms:
+            text = _read_if_there(f"{inner}/{metadata}")
+            if text is not None:
+                found[name] = Stored(text, sum(_file_sizes(inner, metadata)))
+                # One save has one form: the others are looked for after it.
+                forms.sort(key=metadata.__ne__)
                 break
     return found
+
+
+def _read_if_there(file: str) -> bytes | None:
+    try:
+        return read_bytes(file, _MOST_ARRAY_METADATA)
+    except CheckpointError as error:
+        # A lone surrogate is in no name that a file system takes.
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
+            return None
+        raise
 
 
 def _file_sizes(folder: str, metadata: str) -> Iterator[int]:
