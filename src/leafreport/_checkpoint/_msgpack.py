@@ -106,7 +106,12 @@ def _extension(code: int, data: bytes, file: Path) -> _Packed:
         raise ValueError("it holds an array that is no shape, dtype and values")
     shape, dtype = dims(unpacker.unpack(), "shape", file), unpacker.unpack()
     name = dtype.decode("ascii", "replace") if isinstance(dtype, bytes) else dtype
-    return _Packed(array_spec(known_dtype(name, file), shape), len(data) - unpacker.tell())
+    spec = array_spec(known_dtype(name, file), shape)
+    nbytes = spec.nbytes or 0
+    # Before the values themselves msgpack says how many bytes they are, in one to five.
+    if not 1 <= len(data) - unpacker.tell() - nbytes <= 5:
+        raise ValueError(f"it holds {len(data):,} bytes for an array of {nbytes:,}")
+    return _Packed(spec, nbytes)
 
 
 _Found = tuple[tuple[str, ...], tuple[bool, ...], Any]

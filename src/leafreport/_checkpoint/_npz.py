@@ -45,11 +45,15 @@ def _end(archive: ZipFile, member: ZipInfo, file: Path) -> End:
         with archive.open(member) as stream:
             version = npy.read_magic(stream)
             shape, _, dtype = _HEADERS[version](stream)
+            start = stream.tell()
     except Exception as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise damaged(file, f"{name[:60]!r} in it is no array ({why})") from error
-    steps = (name.removesuffix(".npy"),)
-    return End(steps, (False,), _spec(dims(shape, "shape", file), dtype), member.compress_size)
+    spec = _spec(dims(shape, "shape", file), dtype)
+    # Objects are pickled, and as long as they are.
+    if not dtype.hasobject and start + (spec.nbytes or 0) != member.file_size:
+        raise damaged(file, f"{name[:60]!r} in it has {member.file_size:,} bytes, and is said to be {spec}")
+    return End((name.removesuffix(".npy"),), (False,), spec, member.compress_size)
 
 
 def _spec(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Spec:
