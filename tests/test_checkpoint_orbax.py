@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 ocp = pytest.importorskip("orbax.checkpoint")
-from checkpoints import SAVES, TREES, manager  # noqa: E402
+from checkpoints import SAVES, TREES, Pair, manager  # noqa: E402
 from orbax.checkpoint.experimental import v1  # noqa: E402
 
 from leafreport import LeafReport, diff, read, report  # noqa: E402
@@ -118,6 +118,25 @@ def test_report_is_that_of_what_orbax_restores(tree, save, saved):
     assert (live.paths, live.nodes) == (found.paths, found.nodes)
     assert str(diff(live, found)) == f"same: {len(live)} leaves on the left, {len(live)} on the right"
     assert (live.param_count, live.nbytes) == (found.param_count, found.nbytes)
+
+
+def test_what_a_save_changes_is_told_apart(tmp_path):
+    x = np.zeros(2)
+    tree = {"t": (x,), "n": Pair(x, x), "i": {1: x}, "s": np.float32(2), "e": ((), {}), "same": [x, {"k": x}]}
+    SAVES["ocdbt-zarr2"](tmp_path / "c", tree)
+    found = diff(tree, read(tmp_path / "c"))
+    assert not found
+    assert [str(change) for change in found.by_save] == [
+        "e  container tuple -> list",
+        "i  keys int -> str",
+        "n  container checkpoints.Pair -> dict",
+        "s  kind NumPy scalar float32 -> Python float",
+        "t  container tuple -> list",
+    ]
+    # A real difference beside it is one all the same.
+    assert diff({**tree, "t": (np.zeros(3),)}, read(tmp_path / "c"))
+    assert diff({**tree, "same": {"0": x, "1": {"k": x}}}, read(tmp_path / "c"))
+    assert diff({**tree, "s": np.int32(2)}, read(tmp_path / "c"))
 
 
 def test_difference_of_model_and_checkpoint_is_found(saved):
@@ -319,18 +338,36 @@ def test_address_with_escapes_is_a_path_with_spaces(tmp_path):
 # --- What is read -------------------------------------------------------------------------------------------
 
 
+def file_bytes_read(call):
+    """What TensorStore's own counter says it read of files meanwhile, and what the call gave."""
+    ts = pytest.importorskip("tensorstore")
+    counts = []
+    result = None
+    for step in (lambda: None, call):
+        result = step()
+        metrics = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+        counts.append(sum(value["value"] for metric in metrics for value in metric["values"]))
+    return counts[1] - counts[0], result
+
+
 @pytest.mark.parametrize("save", ["ocdbt-zarr2", "v1", "flat-zarr2", "flat-zarr3"])
 def test_chunks_are_not_read(save, tmp_path):
-    """Values of 16 MiB are replaced by nothing, and reading tells the same; TensorStore counts what it read."""
-    ts = pytest.importorskip("tensorstore")
     SAVES[save](tmp_path / "c", {"w": np.random.default_rng(0).standard_normal((1024, 2048))})
-    before = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
-    found = read(tmp_path / "c")
-    after = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
-    count = [sum(v["value"] for metric in metrics for v in metric["values"]) for metrics in (before, after)]
-    assert found.nbytes == 2**24
-    assert found.stored_nbytes > 2**23
-    assert count[1] - count[0] < 2**24 // 100
+    nbytes, found = file_bytes_read(lambda: read(tmp_path / "c"))
+    assert (found.nbytes, found.stored_nbytes > 2**23, nbytes < 2**24 // 100) == (2**24, True, True)
+
+
+def test_values_that_are_read_are_counted(tmp_path):
+    SAVES["ocdbt-zarr2"](tmp_path / "c", {"w": np.random.default_rng(0).standard_normal((1024, 2048))})
+    assert file_bytes_read(lambda: ocp.PyTreeCheckpointer().restore(tmp_path / "c"))[0] > 2**23
+
+
+def test_flat_checkpoint_whose_values_are_gone_is_still_told(tmp_path):
+    SAVES["flat-zarr2"](tmp_path / "c", {"w": np.ones((3, 4))})
+    (tmp_path / "c" / "w" / "0.0").unlink()
+    assert [(leaf.name, leaf.shape, leaf.stored_nbytes) for leaf in read(tmp_path / "c")] == [
+        ("w", (3, 4), 0)
+    ]
 
 
 def test_neither_jax_nor_orbax_is_imported(saved):

@@ -62,7 +62,7 @@ class Spec:
         shard_shape: shape of the block one device holds.
         devices: how many devices hold a part of it; None for more than `MOST_DEVICES`.
         device_ids: their ids, where they are real devices.
-        abstract: it has a shape and a dtype but no storage.
+        abstract: it has a shape and a dtype but no storage; or it is a number on disk.
         role: `params`, `statistics`, `rng`, `static` or `other`, where an adapter told.
         owner: the class of the layer that holds it, where an adapter told.
         axes: what each axis of one layer's array is, where an adapter told.

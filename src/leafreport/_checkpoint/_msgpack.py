@@ -97,7 +97,7 @@ def _extension(code: int, data: bytes, file: Path) -> _Packed:
     from msgpack import Unpacker
 
     if code == _COMPLEX:
-        return _Packed(Spec("scalar", "complex", type="complex"), len(data))
+        return _Packed(Spec("scalar", "complex", type="complex", abstract=True), len(data))
     if code not in (_ARRAY, _NUMPY_SCALAR):
         raise ValueError(f"it holds a value of the type {code}, which Flax does not write")
     unpacker = Unpacker(strict_map_key=False, max_buffer_size=_HEADER_NBYTES)
@@ -151,7 +151,7 @@ def _end(
             return End(steps, in_list, zarr_array(text, file.parent / name).spec, store[name].nbytes)
         case bool() | int() | float():
             word = type(value).__name__
-            return End(steps, in_list, Spec("scalar", word, type=word))
+            return End(steps, in_list, Spec("scalar", word, type=word, abstract=True))
         case _:
             word = type(value).__name__
             return End(steps, in_list, Spec("object", word, type=word))

@@ -74,7 +74,7 @@ class _Leaves:
                 raise damaged(self._file(name), f"a Python number has the shape {spec.shape}")
             # NumPy's own letter for the kind; the narrow floats of ml_dtypes have none.
             word = _SCALARS.get(spec.dtype[0] if spec.dtype != "bfloat16" else "f", "float")
-            return Spec("scalar", word, type=word)
+            return Spec("scalar", word, type=word, abstract=True)
         if leaf.value_type == "jax.Array":
             spec = replace(spec, type="jax.Array")
         sharding = self.shardings.get(name)
