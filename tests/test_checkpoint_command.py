@@ -13,7 +13,7 @@ import pytest
 ocp = pytest.importorskip("orbax.checkpoint")
 from checkpoints import SAVES, manager  # noqa: E402
 
-from leafreport import read  # noqa: E402
+from leafreport import CheckpointError, read  # noqa: E402
 from leafreport._cli import main  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:orbax", "ignore::DeprecationWarning")
@@ -227,6 +227,21 @@ def test_trouble_is_one_line_and_exit_code_2(arguments, said, command, place):
     assert (code, out) == (2, "")
     assert err.startswith(f"leafreport: error: {said.replace('{}', str(place))}")
     assert err.count("\n") == 1
+
+
+def test_step_that_is_no_number_is_refused(place):
+    with pytest.raises(CheckpointError, match=r"^step='100' is no whole number, as every step's is\.$"):
+        read(place / "root", step="100")
+    assert read(place / "root", step=np.int64(100)) == read(place / "root", step=100)
+
+
+def test_one_step_under_two_names_is_refused(place, tmp_path):
+    shutil.copytree(place / "root" / "1", tmp_path / "r" / "1")
+    shutil.copytree(place / "root" / "1", tmp_path / "r" / "step_001")
+    with pytest.raises(
+        CheckpointError, match=r"has step 1 twice: 1 and step_001\. Give the folder of the one"
+    ):
+        read(tmp_path / "r")
 
 
 def test_unfinished_saves_alone_are_no_root(tmp_path, command):

@@ -1,8 +1,9 @@
 """What a path leads to: a root of steps, a step of items, one tree, or one file. Looks at names alone."""
 
+import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -110,7 +111,7 @@ def place(path: Path) -> Place:
 def _place_of(folder: "_Folder") -> Place:
     if folder.is_tree():
         return Tree(folder.path)
-    items = {name: folder.path / name for name in folder.folders if _Folder(folder.path / name).is_tree()}
+    items = {name: inner.path for name, inner in folder.inner() if inner.is_tree()}
     if not folder.is_step and all(map(_STEP.fullmatch, items)) and (root := _root(folder)):
         return root
     if items:
@@ -153,6 +154,15 @@ class _Folder:
         self.folders = [name for name, is_folder in found if is_folder and _UNFINISHED not in name]
         self.is_step = any(name in self.names for name in _OF_A_STEP)
 
+    def inner(self) -> "Iterator[tuple[str, _Folder]]":
+        """The folders in it that may be read: an ordinary folder can have others."""
+        for name in self.folders:
+            try:
+                found = _Folder(self.path / name)
+            except CheckpointError:
+                continue
+            yield name, found
+
     def holds(self, name: str) -> bool:
         return name in self.names
 
@@ -163,18 +173,12 @@ class _Folder:
 
     def is_saved(self) -> bool:
         """Whether a save made it, of one tree or of several."""
-        return (
-            self.is_tree()
-            or self.is_step
-            or any(_Folder(self.path / name).is_tree() for name in self.folders)
-        )
+        return self.is_tree() or self.is_step or any(inner.is_tree() for _, inner in self.inner())
 
     def steps(self) -> dict[int, Path]:
         """By number, in order, what was saved under it."""
         found: dict[int, Path] = {}
-        saved = [
-            name for name in self.folders if _STEP.fullmatch(name) and _Folder(self.path / name).is_saved()
-        ]
+        saved = [name for name, inner in self.inner() if _STEP.fullmatch(name) and inner.is_saved()]
         files = [name for name in self.names if name not in self.folders and _FLAX.fullmatch(name)]
         for name in saved + files:
             match = _STEP.fullmatch(name)
@@ -196,6 +200,10 @@ def chosen_step(root: Root, step: int | None) -> Path:
     """
     if step is None:
         return next(reversed(root.steps.values()))
+    try:
+        step = operator.index(step)
+    except TypeError:
+        raise CheckpointError(f"step={step!r:.60} is no whole number, as every step's is.") from None
     if step not in root.steps:
         close = min(root.steps, key=lambda there: abs(there - step))
         raise CheckpointError(
