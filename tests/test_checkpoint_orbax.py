@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,25 @@ def test_typed_keys_are_named_and_equal_the_live_ones(save, saved):
         ("urbg", "key", "key<urbg>", (), 16),
     ]
     assert not diff(TREES["keys"](), found)
+
+
+def test_older_checkpoint_without_keys_and_shardings_is_read_as_it_is_kept(tmp_path):
+    tree = {"key": jax.random.key(0), "w": next(iter(TREES["sharded"]().values()))}
+    SAVES["ocdbt-zarr2"](tmp_path / "c", tree)
+    shutil.rmtree(tmp_path / "c" / "array_metadatas")
+    for name in ("_sharding", "_CHECKPOINT_METADATA", "commit_success.txt"):
+        (tmp_path / "c" / name).unlink()
+    document = json.loads((tmp_path / "c" / "_METADATA").read_text())
+    only = {"tree_metadata": document["tree_metadata"]}
+    (tmp_path / "c" / "_METADATA").write_text(json.dumps(only))
+    found = read(tmp_path / "c")
+    assert [(leaf.dtype, leaf.shape, leaf.sharding) for leaf in found] == [
+        ("uint32", (2,), None),
+        ("float32", (4, 4), None),
+    ]
+    assert [str(change) for change in diff(tree, found).changed] == [
+        "key  key typed key<fry>[] -> raw uint32[2]"
+    ]
 
 
 def chunk_nbytes(path):
