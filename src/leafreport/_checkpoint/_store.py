@@ -8,13 +8,16 @@ long.
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from leafreport._checkpoint._files import damaged, opened, read_bytes
+from leafreport._checkpoint._zarr import zarr_array
 from leafreport._errors import CheckpointError, FrameworkMissingError
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ def flat_store(folder: Path, names: Iterable[str]) -> dict[str, Stored]:
         for metadata in forms:
             text = _read_if_there(f"{inner}/{metadata}")
             if text is not None:
-                found[name] = Stored(text, sum(_file_sizes(inner, metadata)))
+                found[name] = Stored(text, _nbytes(inner, metadata, text))
                 # One save has one form: the others are looked for after it.
                 forms.sort(key=metadata.__ne__)
                 break
@@ -87,6 +90,28 @@ def _read_if_there(file: str) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
             return None
         raise
+
+
+def _nbytes(folder: str, metadata: str, text: bytes) -> int:
+    """What the chunks of an array take."""
+    chunk = _only_chunk(text) if metadata == ".zarray" else None
+    if chunk is not None:
+        # To ask for the one file there is takes half the time of listing its folder.
+        with suppress(OSError):
+            return os.stat(f"{folder}/{chunk}").st_size  # noqa: PTH116  # as below
+    return sum(_file_sizes(folder, metadata))
+
+
+@lru_cache(maxsize=4096)
+def _only_chunk(text: bytes) -> str | None:
+    """The name of the one chunk of a version 2 array; None where there are several, or it is no array."""
+    try:
+        array = zarr_array(text, "")
+    except CheckpointError:
+        return None
+    if array.chunks is None or any(dim > size for dim, size in zip(array.shape, array.chunks, strict=True)):
+        return None
+    return ".".join("0" * len(array.shape)) or "0"
 
 
 def _file_sizes(folder: str, metadata: str) -> Iterator[int]:
