@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from ast import literal_eval
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,15 @@ def test_saved_report_is_read_without_jax() -> None:
     text += '"leaves": [], "shared": []}'
     code = f"import leafreport\nprint(leafreport.LeafReport.from_json({text!r}))"
     assert loaded(code, ("jax", "jaxlib", "treescope", *FRAMEWORKS)) == set()
+
+
+def test_file_is_read_without_jax(tmp_path: Path) -> None:
+    code = (
+        f"import numpy, leafreport\nfile = {str(tmp_path / 'x.npz')!r}\nnumpy.savez(file, w=numpy.zeros(3))\n"
+        "leafreport.read(file)"
+    )
+    names = ("jax", "jaxlib", "treescope", "tensorstore", "msgpack", "safetensors", *FRAMEWORKS)
+    assert loaded(code, names) == set()
 
 
 def test_two_reports_are_compared_without_jax() -> None:

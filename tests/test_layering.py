@@ -18,6 +18,7 @@ ADAPTERS = ROOT / "adapters"
 
 # A report read from a file is plain Python and NumPy: none of this needs JAX.
 WITHOUT_JAX = {
+    "_checkpoint",
     "_columns",
     "_diff",
     "_display",
@@ -36,7 +37,7 @@ WITHOUT_JAX = {
 # `diff` takes live trees too, and only then imports, inside the function, what reads them.
 DEFERRED = ("leafreport._diff", "leafreport._flatten")
 # What the whole of src may import from outside the standard library.
-ALLOWED = {"jax", "numpy", "treescope", "leafreport", "safetensors"}
+ALLOWED = {"jax", "numpy", "treescope", "leafreport", "safetensors", "tensorstore", "msgpack"}
 # The order of the layers: each imports only from those before it.
 LAYERS = [
     {"_errors", "_model"},
@@ -46,6 +47,7 @@ LAYERS = [
     {"_fold"},
     {"_tables"},
     {"_report"},
+    {"_checkpoint"},
     {"_discovery"},
     {"_adapter"},
     {"_describe", "_keys", "_endless", "_flatten", "_facts", "_diff"},
@@ -242,7 +244,10 @@ def test_adapters_import_public_names_only() -> None:
 def test_adapters_import_their_framework_only_when_used() -> None:
     for module, source in OUTSIDE.items():
         names = {name.partition(".")[0] for name in imported(outside_functions(source), module)}
-        assert names <= ALLOWED - {"treescope", "safetensors"} | sys.stdlib_module_names, module
+        assert (
+            names
+            <= ALLOWED - {"treescope", "safetensors", "tensorstore", "msgpack"} | sys.stdlib_module_names
+        ), module
 
 
 def test_every_adapter_module_is_an_entry_point() -> None:

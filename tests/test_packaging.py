@@ -40,7 +40,7 @@ def test_core_depends_on_no_framework() -> None:
 def test_every_backend_has_an_extra_of_its_name() -> None:
     backends = PROJECT["entry-points"]["leafreport.adapters"]
     assert backends.keys() <= PROJECT["optional-dependencies"].keys()
-    formats = ["safetensors"]
+    formats = ["orbax", "safetensors"]
     assert PROJECT["optional-dependencies"]["all"] == [f"leafreport[{','.join([*backends, *formats])}]"]
 
 

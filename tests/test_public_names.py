@@ -14,6 +14,7 @@ NAMES = [
     "AdapterWarning",
     "Alignment",
     "AlignmentError",
+    "CheckpointError",
     "ConformanceError",
     "DifferenceError",
     "FlattenError",
@@ -39,6 +40,7 @@ NAMES = [
     "compare_stacks",
     "diff",
     "leaf_count",
+    "read",
     "report",
 ]
 

@@ -2,6 +2,7 @@ import io
 import os
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -9,10 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leafreport import LeafReport, LeafReportError, ReportFormatError, TargetError, assert_same, report
+from leafreport import (
+    CheckpointError,
+    LeafReport,
+    LeafReportError,
+    ReportFormatError,
+    TargetError,
+    assert_same,
+    report,
+)
 from leafreport._target import load, sample
 
-FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
+FORMS = (
+    "A target is a saved report (FILE.json, or - for standard input), a checkpoint (its folder or file, or "
+    "ROOT@STEP) or pkg.module:name."
+)
 
 
 @pytest.fixture
@@ -239,7 +251,10 @@ def test_target_that_is_no_target(here):
     assert failure(":name") == f"':name' names no module. {FORMS}"
     assert failure("x" * 5000) == f"'{'x' * 5000}' is no file. {FORMS}"
     os.mkdir("folder")  # noqa: PTH102
-    assert failure("folder") == f"'folder' is a folder. {FORMS}"
+    assert failure("folder", CheckpointError) == (
+        f"'{Path('folder').absolute()}' is no checkpoint: it is empty. A checkpoint's folder has _METADATA, or "
+        "steps or items that have it."
+    )
 
 
 def test_missing_module_names_a_near_one(here):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from leafreport._adapter import adapter as adapter
     from leafreport._align._aligning import align as align
     from leafreport._align._alignment import Alignment as Alignment
+    from leafreport._checkpoint._read import read as read
     from leafreport._comparison import StackComparison as StackComparison
     from leafreport._comparison import compare_stacks as compare_stacks
     from leafreport._diff import LeafDiff as LeafDiff
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from leafreport._errors import AdapterError as AdapterError
     from leafreport._errors import AdapterWarning as AdapterWarning
     from leafreport._errors import AlignmentError as AlignmentError
+    from leafreport._errors import CheckpointError as CheckpointError
     from leafreport._errors import ConformanceError as ConformanceError
     from leafreport._errors import DifferenceError as DifferenceError
     from leafreport._errors import FlattenError as FlattenError
@@ -43,6 +45,7 @@ _HOME = {
     "adapters": "_discovery",
     "Alignment": "_align._alignment",
     "align": "_align._aligning",
+    "read": "_checkpoint._read",
     "StackComparison": "_comparison",
     "compare_stacks": "_comparison",
     "LeafDiff": "_diff",
@@ -51,6 +54,7 @@ _HOME = {
     "AdapterError": "_errors",
     "AdapterWarning": "_errors",
     "AlignmentError": "_errors",
+    "CheckpointError": "_errors",
     "ConformanceError": "_errors",
     "DifferenceError": "_errors",
     "FlattenError": "_errors",
@@ -77,6 +81,7 @@ __all__ = [
     "AdapterWarning",
     "Alignment",
     "AlignmentError",
+    "CheckpointError",
     "ConformanceError",
     "DifferenceError",
     "FlattenError",
@@ -102,6 +107,7 @@ __all__ = [
     "compare_stacks",
     "diff",
     "leaf_count",
+    "read",
     "report",
 ]
 

@@ -83,7 +83,8 @@ def _safe(message: str) -> str:
 
 
 _TARGET_HELP = (
-    "A TARGET is a saved report (FILE.json, or - for standard input) or pkg.module:name: a tree, a model, or "
+    "A TARGET is a saved report (FILE.json, or - for standard input), a checkpoint on disk (a folder that "
+    "Orbax saved, or ROOT@STEP; a .safetensors, .npz or msgpack file) or pkg.module:name, a tree, a model or "
     "a factory, which is traced without making an array."
 )
 
@@ -127,10 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "show",
         help="show what is in a target",
-        description="Shows what is in a target.",
+        description="Shows what is in a target; of a root of checkpoints, its steps and items.",
         epilog=_TARGET_HELP,
     )
-    show.add_argument("target", metavar="TARGET", help="a saved report, or pkg.module:name")
+    show.add_argument("target", metavar="TARGET", help="a saved report, a checkpoint, or pkg.module:name")
     _add_model(show)
     _add_view(show, default="text")
 

@@ -33,6 +33,8 @@ class Columns:
         specs: distinct leaf specs.
         nodes: distinct node types.
         first: i32[leaves], for each leaf the first leaf that is the same object; None when none is shared.
+        stored: i64[leaves], bytes on disk, or -1 where a leaf's are not known; None for a tree that is on no
+            disk.
     """
 
     parent: Ints
@@ -43,9 +45,10 @@ class Columns:
     specs: tuple[Spec, ...]
     nodes: tuple[Node, ...]
     first: Ints | None = None
+    stored: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        for column in (self.parent, self.end, self.name, self.code, self.first):
+        for column in (self.parent, self.end, self.name, self.code, self.first, self.stored):
             if column is not None:
                 column.flags.writeable = False
 
@@ -69,6 +72,12 @@ class Columns:
     def leaf_total(self, entry: int) -> int:
         """How many leaves are in an entry's subtree."""
         return int(self.leaf_start[self.end[entry]] - self.leaf_start[entry])
+
+    def stored_at(self, leaf: int) -> int | None:
+        """A leaf's bytes on disk; None where they are not known."""
+        if self.stored is None or self.stored[leaf] < 0:
+            return None
+        return int(self.stored[leaf])
 
     @cached_property
     def shared(self) -> dict[int, list[int]]:
@@ -128,10 +137,11 @@ class Columns:
         """Whether both hold the same tree, however their tables are numbered."""
         if len(self.code) != len(other.code) or not np.array_equal(self.parent, other.parent):
             return False
-        if (self.first is None) != (other.first is None):
-            return False
-        if self.first is not None and not np.array_equal(self.first, other.first):  # type: ignore[arg-type]
-            return False
+        for own, theirs in ((self.first, other.first), (self.stored, other.stored)):
+            if (own is None) != (theirs is None):
+                return False
+            if own is not None and theirs is not None and not np.array_equal(own, theirs):
+                return False
         if not np.array_equal(self.name[1:], _renumbered(other.name[1:], other.names, self.names)):
             return False
         leaf, other_leaf = self.code >= 0, other.code >= 0

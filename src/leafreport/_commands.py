@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from leafreport._align._alignment import Alignment
+    from leafreport._checkpoint._listing import Listing
     from leafreport._report import LeafReport
 
 _SLOW_SECONDS = 1.0
@@ -75,8 +76,14 @@ def _stacks(arguments: Namespace, sample: object) -> int:
 def show(arguments: Namespace) -> int:
     arguments.format = arguments.format or "text"
     _refuse_unused(arguments)
-    from leafreport._target import load
+    from leafreport._target import load, on_disk
 
+    path, step = on_disk(arguments.target)
+    if path is not None and step is None:
+        from leafreport._checkpoint._listing import listing
+
+        if (choice := listing(path)) is not None:
+            return _print_listing(choice, arguments)
     with _progress(f"reading {arguments.target}"):
         found = load(arguments.target, inputs=arguments.input, backend=arguments.backend, strict=True)
     _print_view(found, arguments)
@@ -205,6 +212,32 @@ def adapters(arguments: Namespace) -> int:
 
 
 # --- Output -------------------------------------------------------------------------------------------------
+
+
+def _print_listing(found: "Listing", arguments: Namespace) -> int:
+    """Steps or items, where a target is several trees; what is for one tree is refused."""
+    from leafreport._errors import CheckpointError
+
+    given = [
+        name
+        for name in ("depth", "max_rows", "fold", "include", "exclude", "input", "backend")
+        if _is_given(arguments, name)
+    ]
+    if arguments.sort != "path":
+        given.append("sort")
+    wrong = [f"--{name.replace('_', '-')}" for name in given]
+    if arguments.format not in ("text", "json"):
+        wrong.append(f"--format {arguments.format}")
+    if wrong:
+        raise CheckpointError(
+            f"{arguments.target!r} is several trees, and {wrong[0]} is for one. Without it they are listed."
+        )
+    sys.stdout.write(found.to_json() if arguments.format == "json" else found.to_text())
+    return 0
+
+
+def _is_given(arguments: Namespace, option: str) -> bool:
+    return getattr(arguments, option) not in (None, [])
 
 
 def _selected(found: "LeafReport", arguments: Namespace) -> "LeafReport":

@@ -70,7 +70,7 @@ class LeafDiff:
         changed: facts that differ, each at a path both sides have.
         renamed: subtrees that moved unchanged; their leaves are neither added nor removed.
         by_save: what an Orbax save does by itself (tuple to list, namedtuple or class to dict, int keys to
-            strings, EmptyState to None, NumPy scalar to 0-d array).
+            strings, EmptyState to None, NumPy scalar to 0-d array or Python number).
         left_count: leaves on the left.
         right_count: leaves on the right.
     """

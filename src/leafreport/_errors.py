@@ -48,8 +48,12 @@ class AlignmentError(LeafReportError, ValueError):
     """Two models cannot be aligned, converted or verified as asked; the message says which leaf or option."""
 
 
+class CheckpointError(LeafReportError, ValueError):
+    """Nothing can be read there: no checkpoint, an unfinished or damaged one, or no such step or item."""
+
+
 class FrameworkMissingError(LeafReportError, ImportError):
-    """The adapter is there; the framework it builds with is not installed."""
+    """A framework that an adapter builds with, or a library that a file needs, is not installed."""
 
 
 class DifferenceError(LeafReportError, AssertionError):

@@ -17,6 +17,8 @@ def leaf_facts(left: Spec, right: Spec) -> tuple[list[Fact], list[Fact]]:
         typed, raw = (left, right) if left.kind == "key" else (right, left)
         if typed.kind == "key" and _is_raw_form(typed, raw):
             return [("key", _form(left), _form(right))], []
+        if _is_number_of(left, right) or _is_number_of(right, left):
+            return [], [("kind", _scalar_or_array(left), _scalar_or_array(right))]
         return [("kind", f"{left.kind} {left}", f"{right.kind} {right}")], []
     real: list[Fact] = []
     saved: list[Fact] = []
@@ -54,7 +56,25 @@ def _is_numpy_scalar(spec: Spec) -> bool:
     return spec.shape == () and module in ("numpy", "ml_dtypes") and name not in ("ndarray", "memmap")
 
 
+# By the first letters of a dtype's name: what Python has of its numbers.
+_PYTHON = (("bool", "bool"), ("int", "int"), ("uint", "int"), ("complex", "complex"), ("", "float"))
+
+
+def _is_number_of(scalar: Spec, number: Spec) -> bool:
+    """Whether one is a NumPy scalar, the other the number on disk that `PyTreeCheckpointer` makes of it."""
+    if (
+        number.kind != "scalar"
+        or not number.abstract
+        or scalar.kind != "array"
+        or not _is_numpy_scalar(scalar)
+    ):
+        return False
+    return number.dtype == next(word for start, word in _PYTHON if scalar.dtype.startswith(start))
+
+
 def _scalar_or_array(spec: Spec) -> str:
+    if spec.kind == "scalar":
+        return f"Python {spec.dtype}"
     return f"NumPy scalar {spec.dtype}" if _is_numpy_scalar(spec) else f"array {spec}"
 
 

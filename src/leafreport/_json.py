@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from leafreport._columns import Columns, Ints, subtree_ends
 from leafreport._errors import ReportFormatError
@@ -61,7 +62,11 @@ def dump(columns: Columns) -> str:
             number[entry] = len(nodes) - 1
             prefix[entry] = path
         else:
-            leaves.append(f'{{"path": [{path}], "parent": {number[parent]}, {spec_text[code]}')
+            stored = columns.stored_at(len(leaves))
+            head = f'{{"path": [{path}], "parent": {number[parent]}'
+            if stored is not None:
+                head += f', "stored_nbytes": {stored}'
+            leaves.append(f"{head}, {spec_text[code]}")
     sums_row = {
         "schema": SCHEMA,
         "leaf_count": sums.leaf_count,
@@ -96,7 +101,7 @@ def _spec_fields(spec: Spec) -> dict[str, Any]:
             "axis_types": list(map(exact, spec.sharding.axis_types)),
             "memory_kind": None if spec.sharding.memory_kind is None else exact(spec.sharding.memory_kind),
         }
-    for name in ("shard_shape", "device_nbytes", "devices", "device_ids", "role", "stacked"):
+    for name in ("shard_shape", "device_nbytes", "devices", "device_ids", "role", "stacked", "chunk_shape"):
         if (value := getattr(spec, name)) is not None:
             fields[name] = value
     if spec.owner is not None:
@@ -172,6 +177,7 @@ def _columns(document: Any) -> Columns:
         specs=tuple(read.specs.made),
         nodes=tuple(read.node_types.made),
         first=_first(_list(document, "shared"), len(leaves)),
+        stored=read.stored(),
     )
     for field, value in Totals(columns).whole._asdict().items():
         if document.get(field) != value:
@@ -213,6 +219,7 @@ class _Reader:
         self._nodes: list[int] = []
         self._paths: list[list[Any]] = []
         self._open: list[int] = []
+        self._stored: list[int] = []
 
     def node(self, row: Any, what: str) -> None:
         self._entry(row, what)
@@ -225,6 +232,14 @@ class _Reader:
     def leaf(self, row: Any, what: str) -> None:
         self._entry(row, what)
         self.code.append(self.specs.code(row, _SPEC_FIELDS, what))
+        stored = _optional(row.get("stored_nbytes"), _amount, what)
+        if stored is not None and stored >= 2**63:
+            raise _Bad(f"{what} has {_short(stored)} bytes on disk, more than any disk holds")
+        self._stored.append(-1 if stored is None else stored)
+
+    def stored(self) -> "npt.NDArray[np.int64] | None":
+        """Bytes on disk by leaf; None where no leaf tells."""
+        return np.array(self._stored, np.int64) if any(n >= 0 for n in self._stored) else None
 
     def _entry(self, row: Any, what: str) -> None:
         if not isinstance(row, dict):
@@ -267,6 +282,7 @@ _SPEC_FIELDS = (
     "owner",
     "axes",
     "stacked",
+    "chunk_shape",
 )
 
 
@@ -307,6 +323,7 @@ def _spec(row: dict[str, Any], what: str) -> Spec:
         owner=_optional(row.get("owner"), _text, what),
         axes=_optional(row.get("axes"), _texts, what),
         stacked=_optional(row.get("stacked"), _amount, what),
+        chunk_shape=_optional(row.get("chunk_shape"), _amounts, what),
     )
 
 

@@ -62,11 +62,12 @@ class Spec:
         shard_shape: shape of the block one device holds.
         devices: how many devices hold a part of it; None for more than `MOST_DEVICES`.
         device_ids: their ids, where they are real devices.
-        abstract: it has a shape and a dtype but no storage.
+        abstract: it has a shape and a dtype but no storage; or it is a number on disk.
         role: `params`, `statistics`, `rng`, `static` or `other`, where an adapter told.
         owner: the class of the layer that holds it, where an adapter told.
         axes: what each axis of one layer's array is, where an adapter told.
         stacked: how many layers it holds, where it holds several.
+        chunk_shape: of a stored array the block that is read at once.
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Spec:
     owner: str | None = None
     axes: tuple[str, ...] | None = None
     stacked: int | None = None
+    chunk_shape: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         """The usual short form: `float32[2,3]`, or the type's name."""
@@ -134,6 +136,8 @@ class Leaf:
         owner: the class of the layer that holds it (`Dense`); None where no adapter told.
         axes: what each axis of one layer's array is (`("in", "out")`); None where no adapter told.
         stacked: how many layers the leaf holds, where it holds several.
+        chunk_shape: the block of a stored array that is read at once; None where nothing is stored.
+        stored_nbytes: bytes of the values on disk, compressed as they are; None where nothing is stored.
     """
 
     path: Path
@@ -151,6 +155,8 @@ class Leaf:
     owner: str | None = None
     axes: tuple[str, ...] | None = None
     stacked: int | None = None
+    chunk_shape: tuple[int, ...] | None = None
+    stored_nbytes: int | None = None
 
     @property
     def name(self) -> str:

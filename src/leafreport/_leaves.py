@@ -52,6 +52,8 @@ class Leaves(Sequence[Leaf]):
             owner=spec.owner,
             axes=spec.axes,
             stacked=spec.stacked,
+            chunk_shape=spec.chunk_shape,
+            stored_nbytes=self._columns.stored_at(number),
         )
 
     def _shared_with(self, number: int) -> tuple[Path, ...]:

@@ -114,6 +114,14 @@ class LeafReport:
         return dict(self._totals.roles)
 
     @property
+    def stored_nbytes(self) -> int | None:
+        """Bytes on disk of the leaves' values, compressed as they are; None for what is on no disk.
+
+        The files hold more: what is known of each array, and what a format keeps beside the values.
+        """
+        return self._totals.stored_nbytes
+
+    @property
     def device_nbytes(self) -> dict[int, int]:
         """Bytes on each device, by device id; empty when no leaf says where it lies.
 
@@ -263,13 +271,17 @@ class LeafReport:
         """The leaves as NumPy columns, in flatten order: what a dataframe takes.
 
         `path` (tuples), `name`, `kind`, `dtype`, `shape`, `size`, `nbytes`, `device_nbytes`, `sharding`
-        (text), `role`, `owner`, `stacked`. Numbers are int64 where every leaf has one that fits; else
-        objects, None where there is none.
+        (text), `role`, `owner`, `stacked`, and of what was read from disk `stored_nbytes` and `chunk_shape`.
+        Numbers are int64 where every leaf has one that fits; else objects, None where there is none.
         """
         columns = self._columns
         codes = columns.leaf_code
         specs = columns.specs
         paths = self.paths
+        on_disk: dict[str, np.ndarray] = {}
+        if columns.stored is not None:
+            on_disk["stored_nbytes"] = _numbers([columns.stored_at(leaf) for leaf in range(len(codes))])
+            on_disk["chunk_shape"] = _objects([s.chunk_shape for s in specs])[codes]
         return {
             "path": _objects(paths),
             "name": _objects(list(map("/".join, paths))),
@@ -283,6 +295,7 @@ class LeafReport:
             "role": _objects([s.role for s in specs])[codes],
             "owner": _objects([s.owner for s in specs])[codes],
             "stacked": _numbers([s.stacked for s in specs])[codes],
+            **on_disk,
         }
 
     # --- Text

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from leafreport._columns import Columns, Ints
 from leafreport._errors import PatternError
@@ -126,7 +127,15 @@ def narrowed(columns: Columns, keep: np.ndarray) -> Columns:
         specs=tuple(columns.specs[spec] for spec in used.tolist()),
         nodes=nodes,
         first=_shared(columns.first, keep),
+        stored=_stored(columns.stored, keep),
     )
+
+
+def _stored(stored: "npt.NDArray[np.int64] | None", keep: np.ndarray) -> "npt.NDArray[np.int64] | None":
+    if stored is None:
+        return None
+    found: npt.NDArray[np.int64] = stored[keep]
+    return found if (found >= 0).any() else None
 
 
 def _shared(first: Ints | None, keep: np.ndarray) -> Ints | None:

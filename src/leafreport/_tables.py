@@ -35,6 +35,8 @@ def footer(totals: Totals, *, hidden: int = 0, noun: str = "leaf") -> tuple[str,
             f"devices  {len(devices)}, at most {format_nbytes(most)} ({most:,} B) on one (device {device}); "
             f"replication costs {format_nbytes(totals.replicated_nbytes())}"
         )
+    if totals.stored_nbytes is not None:
+        lines.append(f"on disk  {format_nbytes(totals.stored_nbytes)} ({totals.stored_nbytes:,} B) of values")
     if hidden:
         lines.insert(0, f"... {plural(hidden, f'more {noun}')} not shown; the total has all")
     return tuple(lines)
@@ -76,6 +78,9 @@ def leaf_table(
         column("params", lambda spec: _count(_params(spec, 1), True), "right"),
         column("bytes", lambda spec: _nbytes(spec.nbytes, True), "right"),
     ]
+    if columns.stored is not None:
+        on_disk = [_nbytes(columns.stored_at(leaf), True) for leaf in order]
+        made.append(Column("on disk", on_disk, align="right"))
     if any(spec.owner or spec.stacked for spec in specs):
         made.append(column("layer", layer_text))
     if len(totals.roles) > 1:
@@ -112,6 +117,13 @@ def csv_table(
         cells = (cell(spec) for spec in specs)
         return Column(title, ["" if value is None else str(value) for value in cells], shown)
 
+    on_disk: tuple[Column, ...] = ()
+    if columns.stored is not None:
+        stored = map(columns.stored_at, order)
+        on_disk = (
+            Column("stored_nbytes", ["" if nbytes is None else str(nbytes) for nbytes in stored]),
+            column("chunk_shape", lambda spec: _dims(spec.chunk_shape)),
+        )
     return Table(
         (
             Column("path", list(map(names.__getitem__, order))),
@@ -127,6 +139,7 @@ def csv_table(
             column("role", lambda spec: spec.role),
             column("owner", lambda spec: None if spec.owner is None else escape(spec.owner)),
             column("stacked", lambda spec: spec.stacked),
+            *on_disk,
         )
     )
 
@@ -164,7 +177,11 @@ def _amount(spec: Spec, sort: Sort) -> int:
 
 
 def _shape(spec: Spec) -> str:
-    return "" if spec.shape is None else str(spec.shape).replace(" ", "")
+    return _dims(spec.shape)
+
+
+def _dims(shape: tuple[int, ...] | None) -> str:
+    return "" if shape is None else str(shape).replace(" ", "")
 
 
 def _count(count: int | None, units: bool) -> str:

@@ -1,8 +1,9 @@
-"""What a command-line target leads to: a saved report, or something importable."""
+"""What a command-line target leads to: a saved report, a checkpoint on disk, or something importable."""
 
 import functools
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,11 @@ from leafreport._errors import LeafReportError, ModelError, ReportFormatError, T
 from leafreport._report import LeafReport
 
 _T = TypeVar("_T")
-_FORMS = "A target is a saved report (FILE.json, or - for standard input) or pkg.module:name."
+_FORMS = (
+    "A target is a saved report (FILE.json, or - for standard input), a checkpoint (its folder or file, or "
+    "ROOT@STEP) or pkg.module:name."
+)
+_STEP = re.compile(r"(.+)@([0-9]{1,18})", re.DOTALL)
 
 
 def load(
@@ -39,10 +44,13 @@ def load(
     Raises:
         TargetError: nothing is there, or it does not give a tree; the message says what was found.
         ReportFormatError: the file is no saved report.
+        CheckpointError: the checkpoint cannot be read.
     """
     saved = _read(target)
     if saved is not None:
-        _refuse(strict and (inputs or backend), target, "a saved report, which says all it knows")
+        _refuse(
+            strict and (inputs or backend), target, "a saved report or a checkpoint, which says all it knows"
+        )
         return saved
     with _stdout_to_stderr():
         reading = _Reading(target, tuple(map(sample, inputs)), backend, strict)
@@ -96,20 +104,45 @@ def _called(factory: Callable[[], Any], target: str) -> Any:
 
 
 def _read(target: str) -> LeafReport | None:
-    """The report a target is saved as; None for something importable."""
+    """The report of what is on disk; None for something importable."""
     if target == "-":
         return _piped()
-    if target.endswith(".json") or os.path.isfile(target):  # noqa: PTH113  # Path raises where a name is too long
-        return _saved(Path(target))
-    return None
+    path, step = on_disk(target)
+    if path is None:
+        return None
+    from leafreport._checkpoint._read import is_checkpoint_file, read
+
+    # Path raises where a name is too long.
+    is_report = os.path.isfile(path) and not is_checkpoint_file(Path(path))  # noqa: PTH113
+    if is_report or _is_report_name(path):
+        return _saved(Path(path))
+    return read(path, step=step)
+
+
+def on_disk(target: str) -> tuple[str | None, int | None]:
+    """The path that a target names, and the step of it; no path where it names something importable.
+
+    What is there by the very name given is meant; then `ROOT@100` is a step.
+    """
+    # Path raises where a name is too long.
+    if os.path.exists(target) or _is_report_name(target):  # noqa: PTH110
+        return target, None
+    if found := _STEP.fullmatch(target):
+        return found[1], int(found[2])
+    if "://" in target or target.startswith("~") or (os.sep in target and ":" not in target):
+        return target, None
+    return None, None
+
+
+def _is_report_name(target: str) -> bool:
+    return target.endswith(".json") and not target.endswith(".safetensors.index.json")
 
 
 def _named(target: str) -> Any:
     """The object of `pkg.module:name`."""
     module, colon, name = target.partition(":")
     if not colon:
-        found = "a folder" if os.path.isdir(target) else "no file"  # noqa: PTH112  # as above
-        raise TargetError(f"{target!r} is {found}. {_FORMS}")
+        raise TargetError(f"{target!r} is no file. {_FORMS}")
     if not module or not name:
         raise TargetError(f"{target!r} names no {'object' if module else 'module'}. {_FORMS}")
     one = _imported(module, name)

@@ -78,6 +78,13 @@ class Totals:
                 sums[3] += again * (spec.nbytes or 0)
         return {role: Sums(*found[role]) for role in ROLES if role in found}
 
+    @cached_property
+    def stored_nbytes(self) -> int | None:
+        """Bytes on disk of the leaves' values; None where no leaf's are known."""
+        stored = self._columns.stored
+        # Summed as Python's integers: a saved report may claim what 64 bits do not hold.
+        return None if stored is None else sum(n for n in stored.tolist() if n >= 0)
+
     def device_nbytes(self) -> dict[int, int]:
         """Bytes on each device, by device id; devices of an abstract mesh are numbered from 0."""
         out: dict[int, int] = {}

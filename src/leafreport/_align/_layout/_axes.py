@@ -28,7 +28,7 @@ class _Axis:
 
     dim: Dim
     size: int
-    role: object
+    role: tuple[tuple[int | None, str], ...]
     color: object
     place: int
 
@@ -139,7 +139,7 @@ def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis], known: Divisions) ->
         groups = _grouped(ours, told), _grouped(theirs, told)
         several = [key for key, own in groups[0].items() if min(len(own), len(groups[1].get(key, ()))) > 1]
         # Of axes that are alike in one of the two, the other could tell which is which: it does not fit here.
-        if not known.whole and ((told is _TOLD[1] and () in several) or (told is _TOLD[2] and several)):
+        if not known.whole and ((told in _TOLD[1:3] and () in several) or (told is _TOLD[3] and several)):
             continue
         if groups[0].keys() == groups[1].keys() and all(
             math.prod(ours[n].size for n in groups[0][key])
@@ -172,6 +172,7 @@ def divided(ours: Sequence[_Axis], theirs: Sequence[_Axis], known: Divisions) ->
 _TOLD: tuple[Callable[[_Axis], object], ...] = (
     lambda axis: (axis.role, axis.color),
     lambda axis: axis.role,
+    lambda axis: tuple(sorted({name for _, name in axis.role})),  # whatever it meets
     lambda axis: axis.color,
     lambda _: 0,
 )
