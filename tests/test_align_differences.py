@@ -383,6 +383,30 @@ def test_what_is_written_otherwise_and_computes_the_same_is_no_difference():
     assert align(Model(kernel, conv(padding=((1, 1), (1, 1)))), Model(kernel, padded), IMAGE).ok
 
 
+def test_a_norm_of_a_product_in_one_pass_or_in_two():
+    def fast(y):
+        mean = y.mean(-1, keepdims=True)
+        return (y - mean) * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) - mean * mean + 1e-5)
+
+    def gated(normed):
+        return lambda p, x: normed((x @ p["w"]) * jax.nn.sigmoid(x @ p["v"]))
+
+    assert align(Model(TWO, gated(layer_norm(1e-5))), Model(TWO, gated(fast)), X).ok
+    other = align(Model(TWO, gated(layer_norm(1e-3))), Model(TWO, gated(fast)), X)
+    assert differing(other) == {("epsilon", "0.001", "1e-05"): 1}
+
+
+def test_sums_that_begin_with_nought():
+    def call(start):
+        return lambda p, x: sum((jnp.tanh(x @ p[key]) for key in "wv"), start=start)
+
+    found = align(
+        Model(TWO, call(0)), Model(TWO, lambda p, x: jnp.tanh(x @ p["w"]) + jnp.tanh(x @ p["v"])), X
+    )
+    assert not found.differences
+    assert not found.only_left
+
+
 def test_what_leads_to_no_result_is_not_looked_at():
     def call(p, x):
         jnp.zeros_like(x[:, 0] @ p["v"])

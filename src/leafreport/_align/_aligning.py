@@ -40,8 +40,8 @@ def align(left: Any, right: Any, x: Any = None, *, x_right: Any = None, mapping:
     Without an input, or where one side is a bare tree or a report, names, shapes and layers alone tell, and
     every pair says so.
 
-    Cost: that of tracing both calls, and between half as much again (a framework's modules) and three times as
-    much (plain JAX, whose calls are traced quickly); linear in their equations.
+    Cost: that of tracing both calls, and between half as much again (a framework's modules) and three times
+    as much (plain JAX, whose calls are traced quickly); linear in their equations.
 
     Args:
         left: a `Model`; a framework's own model object, of which its adapter makes one; a tree or a report.

@@ -263,7 +263,8 @@ def _reduce(graph: "Graph", op: Op) -> dict[Offsets, Ref]:
                 if axis in axes
                 for atom in part.atoms
             ]
-            as_dot = _summed_product(graph, node, done) if function == "reduce_sum" and atoms else None
+            alone = function == "reduce_sum" and atoms and graph.takers[id(array)] == 1
+            as_dot = _summed_product(graph, node, done) if alone else None
             if as_dot is not None:
                 graph.event(atoms, as_dot[0], "contracted")
                 terms.append(as_dot)

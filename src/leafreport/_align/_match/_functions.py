@@ -49,6 +49,12 @@ class Functions:
         """The expression of an operation on expressions and constants."""
         if name in _UNCHANGED and arguments[0][0] == "e":
             return int(arguments[0][1])
+        if name in _NEUTRAL and len(arguments) == 2:
+            first, second = arguments
+            if second == _NEUTRAL[name] and first[0] == "e":
+                return int(first[1])
+            if first == _NEUTRAL[name] and second[0] == "e" and name in ("add", "add_any", "mul"):
+                return int(second[1])
         if name == "rev" and self._keys[arguments[0][1]][:2] == (name, settings):  # there and back
             return int(self._keys[arguments[0][1]][2][0][1])
         return self._kept((name, settings, tuple(arguments)))
@@ -421,6 +427,11 @@ def _told(*what: object) -> float:
     return zlib.crc32(repr(what).encode()) / 2**32
 
 
+# What changes nothing: nought that is added, one that is multiplied by.
+_NEUTRAL: dict[str, Argument] = {
+    **dict.fromkeys(("add", "add_any", "sub"), ("c", 0.0)),
+    **dict.fromkeys(("mul", "div"), ("c", 1.0)),
+}
 _UNCHANGED = frozenset({"copy", "each", "stack", "convert_element_type"})
 
 

@@ -7,6 +7,7 @@ by piece: an axis that is put together of parts has a node for each part.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class Graph:
         uses: where a view of leaves meets an activation.
         origin: the number of the operation that made a node's array, or what was done to it.
         met: the constant arrays that each node's array meets.
+        takers: how many operations take each array, by its `id`.
         copies: for leaves that were taken apart, by leaf and taker, the taker's own node of the leaf.
     """
 
@@ -50,6 +52,7 @@ class Graph:
         self.uses: list[tuple[Op, int, int, Array, Offsets]] = []
         self.origin: dict[Ref, int] = {}
         self.met: dict[int, list[Meeting]] = {}
+        self.takers = Counter(id(array) for op in program.ops if not op.dead for array in op.inputs)
         self.copies: dict[tuple[int, int], int] = {}
         self._known: dict[Any, int] = {}
         self._repeated: dict[int, frozenset[Dim]] = {}
