@@ -191,6 +191,8 @@ class _Comparison:
             taken.remove(other)
             self._between((node, done), other[1:], a, b, label)
             roles = [_roles(label), _roles(other[0])]
+            if roles[0] == roles[1]:
+                roles = ["in one role", "in another one"]
             told = f"{self._name(0, node)} {roles[0]}", f"{self._name(1, other[1])} {roles[1]}"
             self._add(a, "axes", told, (self.places[0].of(a), self.places[1].of(b)))
         if lone or taken:
