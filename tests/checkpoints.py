@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import orbax.checkpoint as ocp
+import pytest
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
-from orbax.checkpoint.experimental import v1
+
+ocp = pytest.importorskip("orbax.checkpoint")
+v1 = pytest.importorskip("orbax.checkpoint.experimental.v1")
 
 
 class Pair(NamedTuple):
@@ -60,7 +62,7 @@ def containers():
 
 def optimizer():
     """What training keeps: parameters, Adam's state, a step."""
-    optax = __import__("pytest").importorskip("optax")
+    optax = pytest.importorskip("optax")
     params = {f"Dense_{i}": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)} for i in range(3)}
     return {"params": params, "opt_state": optax.adam(1e-3).init(params), "step": 3}
 
