@@ -160,8 +160,9 @@ def _by_dataflow(ends: tuple[End, End], calls: tuple[Traced, Traced], said: Sequ
     axes = both_axes(sides, found)
     compared = differences(sides, found, axes, (ends[0].report.paths, ends[1].report.paths))
     paired = pairs(sides, found, axes, compared.moves)
+    listed: dict[int, tuple[Part, ...]] = {}  # pairs that are tied have one list of candidates
     rows, copies, right_again = (
-        [_leaf_pair(pair, ends) for pair in own]
+        [_leaf_pair(pair, ends, listed) for pair in own]
         for own in (paired.rows, paired.left_again, paired.right_again)
     )
     made = []
@@ -244,9 +245,11 @@ def _part(end: End, one: Piece) -> Part:
     return part(leaf.path, leaf.shape or (), one.start, one.sizes, one.strides)
 
 
-def _leaf_pair(pair: Pair, ends: tuple[End, End]) -> LeafPair:
+def _leaf_pair(pair: Pair, ends: tuple[End, End], listed: dict[int, tuple[Part, ...]]) -> LeafPair:
     left, right = _part(ends[0], pair.left), _part(ends[1], pair.right)
-    candidates = tuple(_part(ends[1], one) for one in pair.rivals)
+    if id(pair.rivals) not in listed:
+        listed[id(pair.rivals)] = tuple(_part(ends[1], one) for one in pair.rivals)
+    candidates = listed[id(pair.rivals)]
     return LeafPair(left, right, pair.moved(), pair.role, pair.basis, candidates, not pair.sure)
 
 

@@ -18,7 +18,7 @@ def merged(rows: list[Pair], shapes: Shapes) -> list[Pair]:
             alike = replace(
                 pair, left=replace(pair.left, start=0), right=replace(pair.right, start=0), rivals=()
             )
-            groups.setdefault((alike, pair.rivals and pair), []).append(pair)
+            groups.setdefault((alike, id(pair) if pair.rivals else None), []).append(pair)
         out: list[Pair] = []
         for group in groups.values():
             group.sort(key=lambda pair: pair.left.start)

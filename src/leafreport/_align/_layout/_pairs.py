@@ -29,6 +29,7 @@ def pairs(
     left, right = (side.graph for side in sides)
     rows: list[Pair] = []
     unsaid: list[tuple[int, int]] = []
+    rivals_of: dict[int, tuple[Piece, ...]] = {}  # nodes that are tied have one list of them
     for a, b in found.nodes.items():
         if left.nodes[a].kind in sides[0].exact:  # how these are divided holds for all
             with suppress(NotAligned):
@@ -41,7 +42,10 @@ def pairs(
         except NotAligned:
             unsaid.append((a, b))
             continue
-        rivals = tuple(one for r in found.rivals.get(a, ()) for one in pieces(right, r)[:1])
+        tied = found.rivals.get(a, ())
+        if id(tied) not in rivals_of:
+            rivals_of[id(tied)] = tuple(one for r in tied for one in pieces(right, r)[:1])
+        rivals = rivals_of[id(tied)]
         like = Pair(
             _NONE,
             _NONE,
