@@ -25,9 +25,9 @@ WIDER = {"dense": {"kernel": np.zeros((2, 4), np.float32), "bias": np.zeros(4, n
 def place(tmp_path_factory):
     """A root of three steps, a step of two items, one tree, and one that was never completed."""
     folder = tmp_path_factory.mktemp("command")
-    manager(folder / "root", [1, 20], TREE)
-    manager(folder / "root", [100], WIDER)
-    (folder / "root" / "200.orbax-checkpoint-tmp").mkdir()
+    manager(folder / "runs", [1, 20], TREE)
+    manager(folder / "runs", [100], WIDER)
+    (folder / "runs" / "200.orbax-checkpoint-tmp").mkdir()
     items = {"ema": ocp.args.StandardSave(WIDER), "extra": ocp.args.JsonSave({"a": 1})}
     manager(folder / "many", [5], TREE, **items)
     SAVES["flat-zarr2"](folder / "one", TREE)
@@ -83,20 +83,20 @@ def test_show_of_one_tree_in_other_formats(command):
 
 
 def test_show_of_a_root_lists_its_steps(command, place):
-    code, out, err = command("show", "root")
+    code, out, err = command("show", "runs")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["step", "saved", "items"]
     assert [line.split()[0] for line in lines[1:4]] == ["1", "20", "100"]
     assert [line.split()[-1] for line in lines[1:4]] == ["default"] * 3
     assert lines[4:] == [
-        f"3 steps; show one: {place}/root@100",
+        f"3 steps; show one: {place}/runs@100",
         "never completed  200.orbax-checkpoint-tmp",
     ]
 
 
 def test_show_of_a_root_as_json(command, place):
-    code, out, _ = command("show", "root", "--json")
+    code, out, _ = command("show", "runs", "--json")
     document = json.loads(out)
     assert (code, document["schema"], document["unfinished"]) == (
         0,
@@ -104,7 +104,7 @@ def test_show_of_a_root_as_json(command, place):
         ["200.orbax-checkpoint-tmp"],
     )
     assert [(row["step"], row["path"], row["items"]) for row in document["steps"]] == [
-        (step, f"{place}/root/{step}", ["default"]) for step in (1, 20, 100)
+        (step, f"{place}/runs/{step}", ["default"]) for step in (1, 20, 100)
     ]
 
 
@@ -122,10 +122,10 @@ def test_show_of_a_step_of_several_items_lists_them(command, place):
         f"item   what\nema    tree\nstate  tree\nextra  no tree\n2 items; show one: {place}/many/5/ema\n",
         "",
     )
-    assert command("show", "many/5/ema")[1] == command("show", "root@100")[1].replace("default", "ema")
+    assert command("show", "many/5/ema")[1] == command("show", "runs@100")[1].replace("default", "ema")
 
 
-@pytest.mark.parametrize("target", ["root@100", "./root@100", "root/100", "root/100/default", "~/root@100"])
+@pytest.mark.parametrize("target", ["runs@100", "./runs@100", "runs/100", "runs/100/default", "~/runs@100"])
 def test_step_of_a_root_is_a_target(target, command, monkeypatch, place):
     monkeypatch.setenv("HOME", str(place))
     code, out, _ = command("show", target)
@@ -133,23 +133,23 @@ def test_step_of_a_root_is_a_target(target, command, monkeypatch, place):
 
 
 def test_path_of_that_very_name_comes_before_a_step(command, place):
-    shutil.copytree(place / "one", place / "root@20", dirs_exist_ok=True)
-    assert command("diff", "root@20", "one")[0] == 0
-    shutil.copytree(place / "root" / "100" / "default", place / "root@1", dirs_exist_ok=True)
-    assert command("diff", "root@1", "one")[0] == 1
-    shutil.rmtree(place / "root@1")
-    shutil.rmtree(place / "root@20")
-    assert command("diff", "root@1", "one")[0] == 0
+    shutil.copytree(place / "one", place / "runs@20", dirs_exist_ok=True)
+    assert command("diff", "runs@20", "one")[0] == 0
+    shutil.copytree(place / "runs" / "100" / "default", place / "runs@1", dirs_exist_ok=True)
+    assert command("diff", "runs@1", "one")[0] == 1
+    shutil.rmtree(place / "runs@1")
+    shutil.rmtree(place / "runs@20")
+    assert command("diff", "runs@1", "one")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("left", "right", "code"),
     [
-        ("root@1", "root@20", 0),
-        ("root@1", "root@100", 1),
-        ("root", "root@100", 0),
-        ("one", "root@1", 0),
-        ("many/5/ema", "root@100", 0),
+        ("runs@1", "runs@20", 0),
+        ("runs@1", "runs@100", 1),
+        ("runs", "runs@100", 0),
+        ("one", "runs@1", 0),
+        ("many/5/ema", "runs@100", 0),
         ("one", "many/5", 2),
     ],
 )
@@ -171,7 +171,7 @@ def test_diff_of_a_model_and_its_checkpoint(command, monkeypatch, tmp_path):
         "same: 2 leaves on the left, 2 on the right\n",
         "",
     )
-    code, out, _ = command("diff", "checkpoint_model:make", "root@100")
+    code, out, _ = command("diff", "checkpoint_model:make", "runs@100")
     assert (code, out.splitlines()) == (
         1,
         [
@@ -191,15 +191,15 @@ def test_saved_report_of_a_checkpoint_equals_it(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("show", "root@7"), "'{}/root' has no step 7. Its steps are 1, 20, 100; the nearest is 1."),
+        (("show", "runs@7"), "'{}/runs' has no step 7. Its steps are 1, 20, 100; the nearest is 1."),
         (("show", "one@7"), "'{}/one' has no steps: it is one checkpoint. Leave step=7 out."),
         (
             ("show", "half.orbax-checkpoint-tmp"),
             "'{}/half.orbax-checkpoint-tmp' is a save that was never completed",
         ),
         (("show", "./half"), "there is no '{}/half', only half.orbax-checkpoint-tmp: a save that was never"),
-        (("show", "./rooot"), "there is no '{}/rooot'. Did you mean root?"),
-        (("show", "root/100/defalt"), "there is no '{}/root/100/defalt'. Did you mean default?"),
+        (("show", "./runss"), "there is no '{}/runss'. Did you mean runs?"),
+        (("show", "runs/100/defalt"), "there is no '{}/runs/100/defalt'. Did you mean default?"),
         (("show", "./no/such"), "there is no '{}/no/such'. '{}' is there, and no 'no' in it."),
         (
             ("show", "ordinary"),
@@ -211,10 +211,10 @@ def test_saved_report_of_a_checkpoint_equals_it(command, tmp_path):
         ),
         (("diff", "many", "one"), "'{}/many/5' has several items: ema, state. Give one: item='ema', or the"),
         (
-            ("show", "root", "--depth", "1"),
-            "'root' is several trees, and --depth is for one. Without it they",
+            ("show", "runs", "--depth", "1"),
+            "'runs' is several trees, and --depth is for one. Without it they",
         ),
-        (("show", "root", "--format", "csv"), "'root' is several trees, and --format csv is for one."),
+        (("show", "runs", "--format", "csv"), "'runs' is several trees, and --format csv is for one."),
         (
             ("show", "one", "--input", "1,2"),
             "'one' is a saved report or a checkpoint, which says all it knows",
@@ -231,13 +231,13 @@ def test_trouble_is_one_line_and_exit_code_2(arguments, said, command, place):
 
 def test_step_that_is_no_number_is_refused(place):
     with pytest.raises(CheckpointError, match=r"^step='100' is no whole number, as every step's is\.$"):
-        read(place / "root", step="100")
-    assert read(place / "root", step=np.int64(100)) == read(place / "root", step=100)
+        read(place / "runs", step="100")
+    assert read(place / "runs", step=np.int64(100)) == read(place / "runs", step=100)
 
 
 def test_one_step_under_two_names_is_refused(place, tmp_path):
-    shutil.copytree(place / "root" / "1", tmp_path / "r" / "1")
-    shutil.copytree(place / "root" / "1", tmp_path / "r" / "step_001")
+    shutil.copytree(place / "runs" / "1", tmp_path / "r" / "1")
+    shutil.copytree(place / "runs" / "1", tmp_path / "r" / "step_001")
     with pytest.raises(
         CheckpointError, match=r"has step 1 twice: 1 and step_001\. Give the folder of the one"
     ):
@@ -272,7 +272,7 @@ def test_missing_file_is_named(removed, said, command, place, tmp_path):
 
 @pytest.mark.parametrize("removed", ["_METADATA", "manifest.ocdbt", "d"])
 def test_missing_database_is_named(removed, command, place, tmp_path):
-    shutil.copytree(place / "root" / "1", tmp_path / "c")
+    shutil.copytree(place / "runs" / "1", tmp_path / "c")
     file = tmp_path / "c" / "default" / removed
     shutil.rmtree(file) if file.is_dir() else file.unlink()
     code, out, err = command("show", str(tmp_path / "c"))
@@ -285,7 +285,7 @@ def test_command_imports_neither_jax_nor_orbax(place):
         "import sys\nfrom leafreport._cli import main\nmain(sys.argv[1:])\n"
         "print([n for n in ('jax', 'jaxlib', 'orbax', 'flax', 'treescope') if n in sys.modules], file=sys.stderr)"
     )
-    for target in ("root@100", "root", "one"):
+    for target in ("runs@100", "runs", "one"):
         command = [sys.executable, "-c", script, "show", str(Path(place) / target)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr == "[]\n"
