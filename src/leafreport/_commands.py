@@ -120,8 +120,7 @@ def diff(arguments: Namespace) -> int:
 def align(arguments: Namespace) -> int:
     """Which leaf of one model is which of another; 0 where they are aligned and equal, 1 where not."""
     arguments.format = arguments.format or "tree"
-    _refuse_unused(arguments)
-    _refuse_unused_of_align(arguments)
+    _refuse_unused(arguments, text=("depth", "fold"))
     from leafreport._align._aligning import align
     from leafreport._align._carry._convert import listed
     from leafreport._align._carry._saving import refuse_existing, save
@@ -136,6 +135,8 @@ def align(arguments: Namespace) -> int:
     if inputs is None and (inputs_right or arguments.verify):
         given = "--input-right" if inputs_right else "--verify"
         raise AlignmentError(f"{given} needs --input: what the left model's call takes.")
+    if arguments.choose is not None and not (arguments.verify or arguments.convert):
+        raise AlignmentError("--choose does nothing without --verify or --convert: leave it out.")
     if arguments.convert is not None:
         refuse_existing(arguments.convert)
 
@@ -274,11 +275,17 @@ def _print_view(found: "LeafReport", arguments: Namespace) -> None:
         print(f"not selected  {left_out:,} of {len(found):,} leaves; all of them: {found.summary()}")
 
 
-def _refuse_unused(arguments: Namespace) -> None:
-    """An option that would do nothing is a mistake to hear of."""
+def _refuse_unused(arguments: Namespace, *, text: tuple[str, ...] = ()) -> None:
+    """An option that would do nothing is a mistake to hear of.
+
+    Args:
+        arguments: what was given.
+        text: the options that do nothing with a command's own text.
+    """
     from leafreport._errors import LeafReportError
 
     unused = {
+        "text": text,
         "json": ("depth", "sort", "max_rows", "fold"),
         "csv": ("fold",),
         "html": ("sort", "max_rows"),
@@ -297,17 +304,6 @@ def _refuse_unused(arguments: Namespace) -> None:
         raise LeafReportError(
             "--fold does nothing with --depth in a table, which sums up each group: leave it out."
         )
-
-
-def _refuse_unused_of_align(arguments: Namespace) -> None:
-    """The same, of what `align` alone has."""
-    from leafreport._errors import AlignmentError
-
-    for option in ("depth", "fold"):
-        if arguments.format == "text" and getattr(arguments, option) is not None:
-            raise AlignmentError(f"--{option} does nothing with --format text: leave it out.")
-    if arguments.choose is not None and not (arguments.verify or arguments.convert):
-        raise AlignmentError("--choose does nothing without --verify or --convert: leave it out.")
 
 
 def _color(arguments: Namespace) -> bool:

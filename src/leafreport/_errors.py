@@ -77,3 +77,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     # difflib is quadratic in the words' length: names of thousands of characters are cut first.
     close = get_close_matches(word[:200], [name[:200] for name in known], n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def short(value: object) -> str:
+    """A value found in a file where another belongs, in a few words."""
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a huge number"
+    return repr(value)[:60]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leafreport._columns import Columns, Ints, subtree_ends
-from leafreport._errors import ReportFormatError
+from leafreport._errors import ReportFormatError, short
 from leafreport._leaf import KINDS, MOST_DEVICES, NODE_KINDS, Node, Sharding, Spec
 from leafreport._model import ROLES, Role
 from leafreport._totals import Totals
@@ -150,7 +150,7 @@ def _columns(document: Any) -> Columns:
     if not isinstance(document, dict) or "schema" not in document:
         raise _Bad('it has no "schema"')
     if document["schema"] != SCHEMA:
-        raise _Bad(f"its schema is {_short(document['schema'])}, this version reads {SCHEMA!r}")
+        raise _Bad(f"its schema is {short(document['schema'])}, this version reads {SCHEMA!r}")
     nodes, leaves = _list(document, "nodes"), _list(document, "leaves")
     read = _Reader()
     at = 0
@@ -181,7 +181,7 @@ def _columns(document: Any) -> Columns:
     )
     for field, value in Totals(columns).whole._asdict().items():
         if document.get(field) != value:
-            raise _Bad(f"its {field} is {_short(document.get(field))}, its leaves add up to {value}")
+            raise _Bad(f"its {field} is {short(document.get(field))}, its leaves add up to {value}")
     return columns
 
 
@@ -234,7 +234,7 @@ class _Reader:
         self.code.append(self.specs.code(row, _SPEC_FIELDS, what))
         stored = _optional(row.get("stored_nbytes"), _amount, what)
         if stored is not None and stored >= 2**63:
-            raise _Bad(f"{what} has {_short(stored)} bytes on disk, more than any disk holds")
+            raise _Bad(f"{what} has {short(stored)} bytes on disk, more than any disk holds")
         self._stored.append(-1 if stored is None else stored)
 
     def stored(self) -> "npt.NDArray[np.int64] | None":
@@ -288,23 +288,23 @@ _SPEC_FIELDS = (
 
 def _node(row: dict[str, Any], what: str) -> Node:
     if row.get("kind") not in NODE_KINDS:
-        raise _Bad(f"{what} is of no kind of node: {_short(row.get('kind'))}")
+        raise _Bad(f"{what} is of no kind of node: {short(row.get('kind'))}")
     return Node(row["kind"], _text(row.get("type"), what), _text(row.get("keys"), what))
 
 
 def _spec(row: dict[str, Any], what: str) -> Spec:
     kind = row.get("kind")
     if kind not in KINDS:
-        raise _Bad(f"{what} is of no kind of leaf: {_short(kind)}")
+        raise _Bad(f"{what} is of no kind of leaf: {short(kind)}")
     shape = _optional(row.get("shape"), _amounts, what)
     size = _optional(row.get("size"), _amount, what)
     if (shape is None) != (kind in ("scalar", "object")):
-        raise _Bad(f"{what} is of kind {kind} and its shape is {_short(row.get('shape'))}")
+        raise _Bad(f"{what} is of kind {kind} and its shape is {short(row.get('shape'))}")
     if size != (None if shape is None else _product(shape, size or 0)):
-        raise _Bad(f"{what} has size {_short(size)}, which its shape does not give")
+        raise _Bad(f"{what} has size {short(size)}, which its shape does not give")
     devices = _optional(row.get("devices"), _amount, what)
     if devices is not None and devices > MOST_DEVICES:
-        raise _Bad(f"{what} lies on {_short(devices)} devices, more than {MOST_DEVICES:,}")
+        raise _Bad(f"{what} lies on {short(devices)} devices, more than {MOST_DEVICES:,}")
     return Spec(
         kind=kind,
         dtype=_text(row.get("dtype"), what),
@@ -368,19 +368,19 @@ def _is_int(value: Any) -> TypeGuard[int]:
 
 def _amount(value: Any, what: str) -> int:
     if type(value) is not int or value < 0:
-        raise _Bad(f"{what} has {_short(value)} where a count belongs")
+        raise _Bad(f"{what} has {short(value)} where a count belongs")
     return value
 
 
 def _flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
-        raise _Bad(f"{what} has {_short(value)} where true or false belongs")
+        raise _Bad(f"{what} has {short(value)} where true or false belongs")
     return value
 
 
 def _role(value: Any, what: str) -> Role:
     if value not in ROLES:
-        raise _Bad(f"{what} has the role {_short(value)}, which none has")
+        raise _Bad(f"{what} has the role {short(value)}, which none has")
     role: Role = value
     return role
 
@@ -389,13 +389,13 @@ def _text(value: Any, what: str) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return "".join(value)
     if not isinstance(value, str):
-        raise _Bad(f"{what} has {_short(value)} where a string belongs")
+        raise _Bad(f"{what} has {short(value)} where a string belongs")
     return value
 
 
 def _items(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise _Bad(f"{what} has {_short(value)} where a list belongs")
+        raise _Bad(f"{what} has {short(value)} where a list belongs")
     return value
 
 
@@ -424,11 +424,3 @@ def _list(document: dict[str, Any], field: str) -> list[Any]:
     if not isinstance(value, list):
         raise _Bad(f'its "{field}" is no list')
     return value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a huge number"
-    return repr(value)[:60]

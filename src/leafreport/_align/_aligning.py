@@ -21,7 +21,7 @@ from leafreport._align._named._naming import by_names
 from leafreport._align._parts import Part, part, whole
 from leafreport._align._records import Difference, LeafPair, Place, dtype_differences
 from leafreport._align._saying import honoured
-from leafreport._align._trace._tracer import Traced, traced
+from leafreport._align._trace._call import Traced, traced
 from leafreport._errors import AlignmentError, LeafReportError, ModelError
 from leafreport._flatten import report
 from leafreport._leaf import Path

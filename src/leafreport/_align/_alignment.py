@@ -22,7 +22,7 @@ from leafreport._align._carry._verify import (
 from leafreport._align._mapping import to_json
 from leafreport._align._parts import Part
 from leafreport._align._records import BASES, Difference, LeafPair, Verification
-from leafreport._align._trace._tracer import traced
+from leafreport._align._trace._call import traced
 from leafreport._errors import AlignmentError
 from leafreport._leaf import Path, display_path
 from leafreport._model import Model

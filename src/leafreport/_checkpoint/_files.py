@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from leafreport._errors import CheckpointError
+from leafreport._errors import CheckpointError, short
 
 # Metadata of a million leaves is 200 MB. What is larger is none.
 MOST_METADATA = 2**30
@@ -26,15 +26,6 @@ def shown(file: Path | str) -> str:
     """A path as messages quote it, its middle cut out where it is very long."""
     text = str(file)
     return repr(text if len(text) <= 2 * _SHORT else f"{text[:_SHORT]} ... {text[-_SHORT:]}")
-
-
-def short(value: object) -> str:
-    """A value found where another belongs, in a few words."""
-    if isinstance(value, list | dict):
-        return f"a {type(value).__name__} of {len(value):,}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a huge number"
-    return repr(value)[:60]
 
 
 def opened(file: Path | str) -> BinaryIO:

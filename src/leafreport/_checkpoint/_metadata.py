@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leafreport._checkpoint._files import damaged, once, parse, read_bytes, read_json, short
+from leafreport._checkpoint._files import damaged, once, parse, read_bytes, read_json
 from leafreport._checkpoint._skeleton import EMPTY
+from leafreport._errors import short
 
 _IN_LIST, _IN_DICT = 1, 2
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leafreport._checkpoint._files import damaged, opened, short
+from leafreport._checkpoint._files import damaged, opened
 from leafreport._checkpoint._skeleton import EMPTY, End, columns_of
 from leafreport._checkpoint._store import Stored, flat_store, has_database, not_there, ocdbt_store
 from leafreport._checkpoint._zarr import array_spec, dims, known_dtype, zarr_array
 from leafreport._columns import Columns
-from leafreport._errors import FrameworkMissingError
+from leafreport._errors import FrameworkMissingError, short
 from leafreport._leaf import Spec
 
 _ARRAY, _COMPLEX, _NUMPY_SCALAR = 1, 2, 3

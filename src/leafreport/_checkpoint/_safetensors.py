@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from leafreport._checkpoint._files import damaged, opened, read_json, short
+from leafreport._checkpoint._files import damaged, opened, read_json
 from leafreport._checkpoint._skeleton import End, columns_of
 from leafreport._checkpoint._store import leads_out
 from leafreport._checkpoint._zarr import array_spec, dims
 from leafreport._columns import Columns
-from leafreport._errors import FrameworkMissingError
+from leafreport._errors import FrameworkMissingError, short
 
 # The format's names: NumPy's, and the bits an element takes in the file.
 _DTYPES = {

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leafreport._checkpoint._files import damaged, parse, short
+from leafreport._checkpoint._files import damaged, parse
+from leafreport._errors import short
 from leafreport._leaf import Spec
 
 # Bytes of one element in memory, as NumPy and ml_dtypes have it: of narrow ones a byte, whatever the bits.

@@ -14,8 +14,9 @@ from leafreport._align._match._functions import Functions
 from leafreport._align._match._graph import Graph
 from leafreport._align._match._matching import matched
 from leafreport._align._records import LeafPair, Place
+from leafreport._align._trace._call import Traced, traced
 from leafreport._align._trace._program import Array
-from leafreport._align._trace._tracer import Traced, program, traced
+from leafreport._align._trace._tracer import program
 from leafreport._leaf import Leaf, Path
 from leafreport._model import Model
 

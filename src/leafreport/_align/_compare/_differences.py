@@ -15,7 +15,6 @@ from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Match, Sides
 from leafreport._align._match._nodes import Node, Term
 from leafreport._align._records import Difference, Place
-from leafreport._align._trace._dims import Dim
 from leafreport._leaf import Path, display_path
 
 # A difference, and what it is about: the same one seen from several takers is said once.
@@ -85,7 +84,7 @@ class _Comparison:
             self.left.copies or self.right.copies
         )  # a leaf that one side shares makes axes one there alone
         if self.whole and not apart and not {difference.what for difference in found} - _HARMLESS:
-            found += wiring(self.sides, self.found, self.places, self.paths)
+            found += wiring(self.sides, self.found, self.places)
         found += unlike(self.left.program, self.right.program, {difference.what for difference in found})
         return Found(found, self.moves)
 
@@ -236,7 +235,7 @@ class _Comparison:
         swapped = ours.keys() != theirs.keys() and theirs.keys() <= self.axes[0].elsewhere
         if swapped and ours.keys() <= self.axes[1].elsewhere:
             told = tuple(
-                f"over {' and '.join(sorted({self._axis(side, atom) for atom in found.values()}))}"
+                f"over {' and '.join(sorted({self.places[side].axis(atom) for atom in found.values()}))}"
                 for side, found in enumerate(both)
             )
             places = (
@@ -244,15 +243,6 @@ class _Comparison:
                 self.places[1].between(right[0], b, right[1]),
             )
             self._add(left[0], "axes", (told[0], told[1]), places)
-
-    def _axis(self, side: int, atom: Dim) -> str:
-        """An axis in words."""
-        found = (self.left, self.right)[side].whose(atom)
-        if found is None:
-            return f"an axis of {atom.size:,}"
-        kind, number, axis = found
-        owner = display_path(self.paths[side][number]) if kind == "leaf" else f"input {number}"
-        return f"axis {axis} of {owner}"
 
     def _settings(self, a: int, b: int) -> None:
         """What a product or a convolution is told beside its operands."""

@@ -9,7 +9,8 @@ from jax.extend import source_info_util
 from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Side
 from leafreport._align._records import Place
-from leafreport._leaf import Path
+from leafreport._align._trace._dims import Dim
+from leafreport._leaf import Path, display_path
 
 
 class Places:
@@ -53,6 +54,15 @@ class Places:
         if self._graph.nodes[n].kind == "leaf":
             return Place(self._own[n], self._own[n], *self._code(taker))
         return Place(self._above[n], self._below[taker], *self._code(taker, (n, done)))
+
+    def axis(self, atom: Dim) -> str:
+        """An axis in words: whose it is."""
+        found = self._graph.whose(atom)
+        if found is None:
+            return f"an axis of {atom.size:,}"
+        kind, number, axis = found
+        owner = display_path(self._paths[number]) if kind == "leaf" else f"input {number}"
+        return f"axis {axis} of {owner}"
 
     def _code(self, n: int, ref: tuple[int, int] | None = None) -> tuple[str, str]:
         """Module names and the line of code of what made a node, or an expression of it."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from leafreport._align._compare._places import told
 from leafreport._align._records import Difference, Place
 from leafreport._align._trace._program import Array, Op, Program
+from leafreport._render._rows import plural
 
 _INEXACT = ("float", "bfloat", "complex")
 
@@ -20,9 +21,9 @@ def unlike(left: Program, right: Program, known: AbstractSet[str]) -> Iterator[D
         right: the other.
         known: the kinds of differences that are said already.
     """
-    counts = len(left.outputs), len(right.outputs)
-    if counts[0] != counts[1]:
-        yield Difference("results", _many(counts[0]), _many(counts[1]), Place(), Place())
+    if len(left.outputs) != len(right.outputs):
+        counts = [plural(len(own.outputs), "result") for own in (left, right)]
+        yield Difference("results", counts[0], counts[1], Place(), Place())
     elif [array.shape for array in left.inputs] == [array.shape for array in right.inputs]:
         sizes = [[_sizes(array) for array in own.outputs] for own in (left, right)]
         if sizes[0] != sizes[1]:
@@ -30,10 +31,6 @@ def unlike(left: Program, right: Program, known: AbstractSet[str]) -> Iterator[D
             yield Difference("results", said[0], said[1], Place(), Place())
     if not known & {"dtype", "accumulation"}:
         yield from _dtypes(left, right)
-
-
-def _many(count: int) -> str:
-    return f"{count:,} result{'' if count == 1 else 's'}"
 
 
 def _sizes(array: Array) -> list[int]:

@@ -18,7 +18,6 @@ from leafreport._align._match._match import Sides
 from leafreport._align._match._nodes import Meeting
 from leafreport._align._records import Difference, Place
 from leafreport._align._trace._dims import Dim
-from leafreport._leaf import Path, display_path
 
 # What a product does with the axes that it does not contract follows from where its operands have them.
 _IMPLIED = ("batch", "kept by")
@@ -29,7 +28,6 @@ def wiring(
     sides: Sides,
     found: Mapping[int, int],
     places: tuple[Places, Places],
-    paths: tuple[Sequence[Path], Sequence[Path]],
 ) -> list[Difference]:
     """What runs otherwise in two programs that are one node by node.
 
@@ -39,12 +37,11 @@ def wiring(
         sides: the graphs.
         found: which node is which.
         places: where nodes are.
-        paths: the paths of each side's leaves.
     """
     rank = sides[0].rank
     pairs = sorted(found.items(), key=lambda pair: rank[pair[0]])
-    left = _Wires(sides[0].graph, [a for a, _ in pairs], paths[0])
-    right = _Wires(sides[1].graph, [b for _, b in pairs], paths[1])
+    left = _Wires(sides[0].graph, [a for a, _ in pairs], places[0])
+    right = _Wires(sides[1].graph, [b for _, b in pairs], places[1])
 
     def difference(what: str, told: tuple[str, str], n: int) -> Difference:
         return Difference(what, *told, places[0].of(pairs[n][0]), places[1].of(pairs[n][1]))
@@ -83,9 +80,9 @@ class _Wires:
         beside: for each axis the others that arrays have beside it.
     """
 
-    def __init__(self, graph: Graph, nodes: Sequence[int], paths: Sequence[Path]) -> None:
+    def __init__(self, graph: Graph, nodes: Sequence[int], places: Places) -> None:
         self.graph = graph
-        self.paths = paths
+        self.places = places
         self.events: dict[tuple[int, str], list[Dim]] = {}
         self.beside: dict[Dim, set[Dim]] = {}
         number = {node: n for n, node in enumerate(nodes)}
@@ -157,16 +154,7 @@ class _Wires:
 
     def words(self, atoms: Iterable[Dim]) -> str:
         """Axes in words: whose they are."""
-        told = []
-        for atom in atoms:
-            found = self.graph.whose(atom)
-            if found is None:
-                told.append(f"an axis of {atom.size:,}")
-            else:
-                kind, number, axis = found
-                owner = display_path(self.paths[number]) if kind == "leaf" else f"input {number}"
-                told.append(f"axis {axis} of {owner}")
-        return " and ".join(dict.fromkeys(told)) or "no axis"
+        return " and ".join(dict.fromkeys(map(self.places.axis, atoms))) or "no axis"
 
 
 @dataclass(eq=False, slots=True)

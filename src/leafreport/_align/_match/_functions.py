@@ -92,20 +92,6 @@ class Functions:
                 )
         return done[expression]
 
-    def with_numbers(self, expression: int, numbers: dict[float, float]) -> int:
-        """An expression in which known numbers are others."""
-        done: dict[int, int] = {}
-        for part in self.parts(expression):
-            name, settings, arguments = self._keys[part]
-            given: list[Argument] = []
-            for kind, value in arguments:
-                if kind == "e":
-                    given.append((kind, done[value]))
-                else:
-                    given.append((kind, numbers.get(value, value) if kind == "c" else value))
-            done[part] = part if not arguments else self._kept((name, settings, tuple(given)))
-        return done[expression]
-
     def parts(self, expression: int) -> list[int]:
         """An expression and all within it, each after what it is made of."""
         order: list[int] = []
@@ -279,13 +265,10 @@ class Functions:
 
     def same_index(self, a: int, b: int, rows: int) -> bool:
         """Whether two expressions take the same rows of a table for every index that is in bounds."""
-        found = []
-        for expression in (a, b):
-            if self.reduced(expression) or self.constants_in(expression):
-                return self.same(a, b)
-            x = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _MOST_ROWS)).astype(int))
-            found.append(self.on(expression, x.tolist()))
-        return close(found[0], found[1], 1e-6)
+        if any(self.reduced(expression) or self.constants_in(expression) for expression in (a, b)):
+            return self.same(a, b)
+        x = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, _MOST_ROWS)).astype(int)).tolist()
+        return close(self.on(a, x), self.on(b, x), 1e-6)
 
     def same(self, a: int, b: int, *, tolerance: float = 1e-6) -> bool:
         """Whether two expressions compute the same, as far as samples tell."""

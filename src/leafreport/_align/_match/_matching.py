@@ -8,8 +8,9 @@ from leafreport._align._match._graph import Graph
 from leafreport._align._match._match import Match, Side, Sides, match, unmatched
 from leafreport._align._match._partial import partial
 from leafreport._align._match._sharing import is_shared, separate
+from leafreport._align._trace._call import Traced
 from leafreport._align._trace._dims import factors, factors_of
-from leafreport._align._trace._tracer import Cut, Traced, program
+from leafreport._align._trace._tracer import Cut, program
 
 
 def matched(

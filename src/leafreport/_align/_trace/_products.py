@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leafreport._align._trace._dims import Dim, NotAligned, attempt, find, split_product, unify
+from leafreport._align._trace._margins import unpadded
 from leafreport._align._trace._program import Array, dtype_name
 from leafreport._align._trace._slices import reshaped
 
@@ -121,27 +122,6 @@ def _conv(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
         sizes=tuple(kernel.shape[axis] for axis in window),
         accumulate=str(params.get("preferred_element_type")),
     )
-
-
-def unpadded(
-    tracer: "Tracer", array: Array, axes: Sequence[int], padding: Sequence[tuple[int, int]], empty: float
-) -> tuple[Array, list[tuple[int, int]]]:
-    """An array without the margin it was given by an operation of its own, and the padding with it.
-
-    Args:
-        tracer: the tracer.
-        array: the array.
-        axes: the axes that are padded.
-        padding: the padding along each of these.
-        empty: the value that padding has.
-    """
-    rows = {axis: (int(low), int(high)) for axis, (low, high) in zip(axes, padding, strict=True)}
-    inner, value, own = tracer.padded.get(id(array), (array, None, {}))
-    plain = all(low >= 0 and high >= 0 and not inside for low, high, inside in own.values())
-    if value == empty and plain and own.keys() <= rows.keys():
-        rows.update({n: (rows[n][0] + row[0], rows[n][1] + row[1]) for n, row in own.items()})
-        array = inner
-    return array, [rows[axis] for axis in axes]
 
 
 def _channels(image: Dim, out: Dim, inner: Dim, groups: int) -> None:

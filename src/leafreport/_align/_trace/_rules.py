@@ -15,8 +15,9 @@ from leafreport._align._trace._constants import drawn
 from leafreport._align._trace._dims import Dim
 from leafreport._align._trace._lookups import LOOKUPS
 from leafreport._align._trace._loops import LOOPS
+from leafreport._align._trace._margins import Margin, unpadded
 from leafreport._align._trace._primitives import ALONG, ELEMENTWISE, RANDOM, parameters
-from leafreport._align._trace._products import PRODUCTS, unpadded
+from leafreport._align._trace._products import PRODUCTS
 from leafreport._align._trace._program import Array, dtype_name
 from leafreport._align._trace._slices import SLICES
 
@@ -117,7 +118,7 @@ def _pad(tracer: "Tracer", eqn: Any, given: list[Array]) -> Array:
     acts = [(n, row) for n, row in enumerate(rows) if row != (0, 0, 0)]
     settings = value, tuple(row for _, row in acts)
     made = tracer.add("apply", [array], out, function="pad", settings=settings, acts=acts)
-    tracer.padded[id(made)] = array, value, dict(acts)
+    tracer.padded[id(made)] = Margin(array, value, dict(acts))
     return made
 
 

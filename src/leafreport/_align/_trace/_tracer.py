@@ -1,14 +1,13 @@
 """A model's program as operations on arrays whose axes are `Dim`s.
 
-The call is traced by `jax.make_jaxpr` on abstract values: nothing is computed but the program's own
-constants. Calls are inlined, loops over stacked layers are unrolled, other loops are followed once. What an
-operation says about axes (which are one, which is a product or a part of others) is unified while tracing;
-what it does with values is an `Op`.
+Nothing is computed but the program's own constants. Calls are inlined, loops over stacked layers are
+unrolled, other loops are followed once. What an operation says about axes (which are one, which is a product
+or a part of others) is unified while tracing; what it does with values is an `Op`.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from leafreport._align._trace._boxes import elements
+from leafreport._align._trace._call import Traced
 from leafreport._align._trace._constants import drawn, folded
 from leafreport._align._trace._dims import (
     Dim,
@@ -30,6 +30,7 @@ from leafreport._align._trace._dims import (
     unify,
 )
 from leafreport._align._trace._loops import LOOPS
+from leafreport._align._trace._margins import Margin, view_of_padded
 from leafreport._align._trace._primitives import RANDOM, STORAGE, called, parameters, settings
 from leafreport._align._trace._program import Array, Op, Program, constant, digest, dtype_name
 from leafreport._align._trace._rules import RULES
@@ -41,59 +42,6 @@ _MOST_HASHED = 1 << 22
 _MOST_MEMBERS = 256
 # A constant that JAX computes has at most this many elements, as do those of which it is made.
 _MOST_COMPUTED = 1 << 12
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """A call as JAX traced it.
-
-    Attributes:
-        jaxpr: the closed jaxpr; its first inputs are the distinct leaves of params.
-        places: for each leaf of params which of these it is.
-        output: the shapes of what the call gives, as a tree.
-    """
-
-    jaxpr: Any
-    places: tuple[int, ...]
-    output: Any
-
-
-def traced(apply: Callable[..., Any], params: Any, inputs: Sequence[Any]) -> Traced:
-    """A call traced on abstract values.
-
-    Args:
-        apply: the call, `apply(params, *inputs)`.
-        params: its params, concrete or abstract; their values are not read. Two leaves that are one array are
-            traced as one.
-        inputs: what it takes; Python values among them stay as they are.
-    """
-    leaves, structure = jax.tree_util.tree_flatten(params)
-    first: dict[int, int] = {}
-    distinct: list[Any] = []
-    places: list[int] = []
-    for leaf in leaves:
-        concrete = hasattr(leaf, "shape") and not isinstance(leaf, jax.ShapeDtypeStruct)
-        key = id(leaf) if concrete else -len(places) - 1
-        place = first.setdefault(key, len(first))
-        if place == len(distinct):
-            distinct.append(_abstract(leaf))
-        places.append(place)
-    given, rest = jax.tree_util.tree_flatten(tuple(inputs))
-    arrays = {n: _abstract(leaf) for n, leaf in enumerate(given) if hasattr(leaf, "shape")}
-
-    def call(distinct: Sequence[Any], arrays: Mapping[int, Any]) -> Any:
-        own = jax.tree_util.tree_unflatten(structure, [distinct[place] for place in places])
-        own_inputs = [arrays.get(n, leaf) for n, leaf in enumerate(given)]
-        return apply(own, *jax.tree_util.tree_unflatten(rest, own_inputs))
-
-    jaxpr, output = jax.make_jaxpr(call, return_shape=True)(distinct, arrays)
-    return Traced(jaxpr, tuple(places), output)
-
-
-def _abstract(leaf: Any) -> Any:
-    if not hasattr(leaf, "shape"):
-        return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=bool(getattr(leaf, "weak_type", False)))
 
 
 # An operation by its number, which of what it takes, an axis of that, a factor of the axis, and the indices
@@ -183,9 +131,6 @@ def _relate(found: Program) -> None:
                     attempt(unify, other, dim)
 
 
-_Padded = tuple[Array, float | None, dict[int, tuple[int, ...]]]
-
-
 @dataclass(eq=False, slots=True)
 class Tracer:
     """What follows a program equation by equation.
@@ -197,8 +142,7 @@ class Tracer:
         ensembles: whether there are such axes.
         owners: for axes of products of two activations the product and which of the two has them.
         one_hot: the indices of which an array holds one-hot rows, and along which axis.
-        padded: of an array that is another one with a margin that one, the margin's value, and how wide it is
-            along axes, as `pad` has it.
+        padded: the margins of arrays, by their `id`.
     """
 
     members: bool = False
@@ -207,7 +151,7 @@ class Tracer:
     unknown: Counter[str] = field(default_factory=Counter)
     ensembles: bool = False
     one_hot: dict[int, tuple[Array, int]] = field(default_factory=dict)
-    padded: dict[int, _Padded] = field(default_factory=dict)
+    padded: dict[int, Margin] = field(default_factory=dict)
     owners: dict[Dim, tuple[Op, int]] = field(default_factory=dict)
     _folded: dict[Hashable, np.ndarray | None] = field(default_factory=dict)
     _stores: dict[Hashable, list[Array]] = field(default_factory=dict)
@@ -245,35 +189,8 @@ class Tracer:
         output.stored = output.leafy and all(array.stored for array in inputs) and not repeats
         self.ops.append(Op(name, tuple(inputs), output, info, self._source))
         if name == "view" and id(inputs[0]) in self.padded:
-            self._pad_view(self.ops[-1])
+            view_of_padded(self, self.ops[-1])
         return output
-
-    def _pad_view(self, op: Op) -> None:
-        """Notes what a view of an array with a margin is a view of, without the margin."""
-        inner, value, rows = self.padded[id(op.inputs[0])]
-        before, after = op.inputs[0].shape, op.output.shape
-        match op.info["kind"]:
-            case "same":
-                source = {n: n for n in range(len(after))}
-            case "transpose":
-                source = dict(enumerate(op.info["order"]))
-            case "squeeze":
-                source = dict(enumerate(op.info["keep"]))
-            case "broadcast":
-                source = {place: n for n, place in enumerate(op.info["axes"]) if before[n] == after[place]}
-            case "reshape" if [n for n in before if n != 1] == [n for n in after if n != 1]:
-                wide = (n for n, size in enumerate(before) if size != 1)
-                source = {place: next(wide) for place, size in enumerate(after) if size != 1}
-            case _:
-                return
-        places = {n: place for place, n in source.items()}
-        if not rows.keys() <= places.keys():
-            return
-        dims = list(op.output.dims)
-        for n in rows:
-            dims[places[n]] = inner.dims[n]
-        made = self.add("view", [inner], Array(tuple(dims), op.output.dtype), **op.info)
-        self.padded[id(op.output)] = made, value, {places[n]: row for n, row in rows.items()}
 
     def same(self, a: Dim, b: Dim) -> None:
         """Says that two axes are one; where what is known of them forbids it, they stay two."""
